@@ -1,0 +1,25 @@
+"""quire: a serving engine for large language models. The front door: `LLM`, `SamplingParams`, the errors.
+
+Knows: where the public names live. Does not know: anything else; importing it loads nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from quire.errors import QuireError
+from quire.request import SamplingParams
+
+if TYPE_CHECKING:
+    from quire.llm import LLM
+
+__version__ = "0.1.0"
+__all__ = ["LLM", "QuireError", "SamplingParams", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "LLM":
+        from quire.llm import LLM
+
+        return LLM
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,188 @@
+"""The tree of everything that can go wrong, and the one way to say it.
+
+    QuireError                      what, got, allowed, hint; exit code 1
+    ├─ RequestError                 the caller can mend it: HTTP 400 unless a child says otherwise
+    │   ├─ ContextLengthExceeded    prompt (and answer) do not fit the model's context
+    │   ├─ UnknownField             a field nobody knows, with the nearest known name
+    │   ├─ UnsupportedField         a field OpenAI knows, that would change the output, and that we lack
+    │   ├─ ModelNotFound            404
+    │   ├─ RouteNotFound            404
+    │   ├─ MethodNotAllowed         405
+    │   ├─ BodyTooLarge             413
+    │   └─ Unauthorized             401
+    ├─ StartError                   the operator can mend it: exit code 2, no half-started server
+    │   ├─ InvalidSetting           an option out of range, or two that contradict each other
+    │   ├─ UnsupportedModel         an architecture or config value we do not run
+    │   ├─ BrokenCheckpoint         files missing, truncated, or of the wrong shape
+    │   └─ NotEnoughMemory          the plan does not fit the machine
+    ├─ ServiceError                 nobody's fault, or ours: HTTP 503 unless a child says otherwise
+    │   ├─ Overloaded               429: too much is waiting
+    │   ├─ EngineDead               the engine process is gone
+    │   └─ GenerationFailed         500: this request's computation went wrong (non-finite logits)
+    └─ InternalError                our own mistake: HTTP 500
+
+Knows: how an error is worded. Does not know: HTTP bodies (`server/failures.py`) or who raised it.
+"""
+
+from __future__ import annotations
+
+
+class QuireError(Exception):
+    """A sentence with up to four parts: what is wrong, what was got, what is allowed, and a hint.
+
+    `param` names the field or option at fault, `code` is OpenAI's machine-readable code where one exists.
+    """
+
+    exit_code = 1
+    status = 500
+    kind = "server_error"
+    default_code: str | None = None
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        allowed: object = None,
+        hint: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        self.what, self.got, self.allowed, self.hint, self.param = what, got, allowed, hint, param
+        self.code = code or self.default_code
+        super().__init__(self.message)
+
+    @property
+    def message(self) -> str:
+        """The whole sentence: `what; got G; allowed: A. hint`."""
+        parts = [self.what.rstrip(".")]
+        if self.got is not None:
+            parts.append(f"got {shorten(self.got)}")
+        if self.allowed is not None:
+            parts.append(f"allowed: {shorten(self.allowed)}")
+        sentence = "; ".join(parts) + "."
+        return f"{sentence} {self.hint}" if self.hint else sentence
+
+
+class RequestError(QuireError):
+    """Something in a request that its sender can mend."""
+
+    status = 400
+    kind = "invalid_request_error"
+
+
+class ContextLengthExceeded(RequestError):
+    """The prompt, or prompt plus answer, is longer than the model's context."""
+
+    default_code = "context_length_exceeded"
+
+
+class UnknownField(RequestError):
+    """A field that is neither ours nor OpenAI's."""
+
+    default_code = "unknown_field"
+
+
+class UnsupportedField(RequestError):
+    """A field that exists in the API, would change the output, and is not implemented here."""
+
+    default_code = "unsupported_field"
+
+
+class ModelNotFound(RequestError):
+    """The request names a model that is not served."""
+
+    status = 404
+    default_code = "model_not_found"
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+    status = 404
+    default_code = "not_found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+    status = 405
+    default_code = "method_not_allowed"
+
+
+class BodyTooLarge(RequestError):
+    """The body is over the limit."""
+
+    status = 413
+    default_code = "body_too_large"
+
+
+class Unauthorized(RequestError):
+    """No key, or a wrong one."""
+
+    status = 401
+    kind = "authentication_error"
+    default_code = "invalid_api_key"
+
+
+class StartError(QuireError):
+    """Something the operator can mend before the server starts."""
+
+    exit_code = 2
+
+
+class InvalidSetting(StartError):
+    """An option out of range, or two that contradict each other."""
+
+
+class UnsupportedModel(StartError):
+    """A model that this version does not run."""
+
+
+class BrokenCheckpoint(StartError):
+    """Files that are missing, truncated, or do not fit their config."""
+
+
+class NotEnoughMemory(StartError):
+    """The plan needs more memory than the machine gives."""
+
+
+class ServiceError(QuireError):
+    """The service cannot answer now."""
+
+    status = 503
+    default_code = "service_unavailable"
+
+
+class Overloaded(ServiceError):
+    """Too much is waiting; `retry_after_s` says when to come back."""
+
+    status = 429
+    kind = "rate_limit_error"
+    default_code = "rate_limit_exceeded"
+    retry_after_s: float = 1.0
+
+
+class EngineDead(ServiceError):
+    """The engine process has gone away."""
+
+    default_code = "engine_dead"
+
+
+class GenerationFailed(ServiceError):
+    """The computation of one request went wrong; its neighbours go on."""
+
+    status = 500
+    default_code = "generation_failed"
+
+
+class InternalError(QuireError):
+    """A mistake of ours that was noticed."""
+
+    default_code = "internal_error"
+
+
+def shorten(value: object, limit: int = 200) -> str:
+    """`value` as text of at most `limit` characters, so that a message never repeats a whole body."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

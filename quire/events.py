@@ -1,0 +1,59 @@
+"""What observers are told: numbers and ids only.
+
+Knows: what was counted. Does not know: who listens, or how it is shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """The KV pool now, in blocks; used + cached + free = total.
+
+    `num_wasted_slots` counts token slots of used blocks that hold no token: paging's only waste.
+    """
+
+    num_blocks: int = 0
+    num_used: int = 0
+    num_cached: int = 0
+    num_free: int = 0
+    block_size: int = 16
+    num_wasted_slots: int = 0
+
+    @property
+    def waste_share(self) -> float:
+        """Wasted share of the slots in use, 0 where none is in use."""
+        slots = self.num_used * self.block_size
+        return self.num_wasted_slots / slots if slots else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """One step as the engine saw it. Token counts are of this step; running and waiting are requests after it."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_preempted: int = 0
+    num_finished: int = 0
+    seconds: float = 0.0
+    cache: CacheUse = CacheUse()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestStats:
+    """One request from the moment it was read to its end; times in seconds, `ttft_s` None if no token came."""
+
+    request_id: str
+    route: str
+    status: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_output_tokens: int
+    queue_to_first_token_s: float | None
+    total_s: float
+    finish: str

@@ -1,0 +1,135 @@
+"""Asked, planned, measured: `plan()` turns every "auto" into a value, or refuses. Nothing edits a Plan later.
+
+Knows: settings, hardware and model spec, as arguments. Does not know: files, the environment, arrays, clocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.errors import InvalidSetting, NotEnoughMemory
+from quire.hardware import Hardware
+from quire.model_spec import ModelSpec
+from quire.settings import EngineSettings, check
+
+BYTES = {"bfloat16": 2, "float32": 4}
+KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
+ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
+RUNTIME_BYTES = 200 * 2**20  # interpreter, libraries, tokenizer: measured 90-160 MB a process
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every decision made before the first tensor is read. Memory in bytes."""
+
+    model: str
+    dtype: str
+    quantization: str
+    kv_dtype: str
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_blocks: int
+    threads: int
+    prefix_cache: bool
+    weight_bytes: int
+    kv_bytes: int
+    activation_bytes: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens whose K and V fit the pool."""
+        return self.num_blocks * self.block_size
+
+    @property
+    def total_bytes(self) -> int:
+        """What the engine will hold when everything has been touched."""
+        return self.weight_bytes + self.kv_bytes + self.activation_bytes + RUNTIME_BYTES
+
+
+def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: str = "") -> Plan:
+    """Decide everything for `spec` on `hardware`. Raises `InvalidSetting` or `NotEnoughMemory`."""
+    check(settings)
+    notes: list[str] = []
+    dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
+    kv_dtype = dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
+    threads = settings.threads or hardware.num_cores
+    weight_bytes = spec.num_parameters * BYTES[dtype]
+    activation_bytes = _activation_bytes(settings, spec)
+    free = hardware.memory_available_bytes - weight_bytes - activation_bytes - RUNTIME_BYTES
+    if free <= 0:
+        raise NotEnoughMemory(
+            "the weights do not fit the memory that is available",
+            got=f"{_mib(weight_bytes)} of weights, {_mib(hardware.memory_available_bytes)} available",
+            hint="Free memory, raise the container's limit, or serve a smaller model.",
+        )
+    max_model_len = _max_model_len(settings, spec)
+    block_bytes = settings.block_size * spec.kv_bytes_per_token(kv_dtype)
+    num_blocks, max_model_len = _pool(settings, max_model_len, block_bytes, free, notes)
+    return Plan(
+        model=model,
+        dtype=dtype,
+        quantization=settings.quantization,
+        kv_dtype=kv_dtype,
+        max_model_len=max_model_len,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        block_size=settings.block_size,
+        num_blocks=num_blocks,
+        threads=threads,
+        prefix_cache=settings.prefix_cache,
+        weight_bytes=weight_bytes,
+        kv_bytes=num_blocks * block_bytes,
+        activation_bytes=activation_bytes,
+        notes=tuple(notes),
+    )
+
+
+def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:
+    asked = settings.max_model_len
+    if asked is not None and asked > spec.context_length:
+        raise InvalidSetting(
+            "--max-model-len is longer than the model's context", got=asked, allowed=f"at most {spec.context_length}"
+        )
+    return asked or spec.context_length
+
+
+def _pool(
+    settings: EngineSettings, max_model_len: int, block_bytes: int, free: int, notes: list[str]
+) -> tuple[int, int]:
+    """Blocks of the pool, and the context that they can really hold: one longest sequence must always fit."""
+    blocks_per_sequence = -(-max_model_len // settings.block_size)
+    need = blocks_per_sequence * settings.max_num_seqs
+    asked = settings.kv_cache_memory_bytes
+    if asked is not None and asked > free:
+        raise NotEnoughMemory(
+            "--kv-cache-memory-bytes is more than what is free after the weights", got=asked, allowed=f"at most {free}"
+        )
+    budget = asked if asked is not None else min(int(free * KV_SHARE), need * block_bytes)
+    num_blocks = budget // block_bytes
+    if num_blocks >= blocks_per_sequence:
+        return num_blocks, max_model_len
+    fits = num_blocks * settings.block_size
+    if settings.max_model_len is not None or fits < min(max_model_len, 256):
+        raise NotEnoughMemory(
+            "the KV cache cannot hold one sequence of the longest length",
+            got=f"{_mib(budget)} for {fits} tokens",
+            allowed=f"{_mib(blocks_per_sequence * block_bytes)} or more for {max_model_len} tokens",
+            hint="Lower --max-model-len or raise --kv-cache-memory-bytes.",
+        )
+    notes.append(f"context cut from {max_model_len} to {fits} tokens: the KV cache holds no more")
+    return num_blocks, fits
+
+
+def _activation_bytes(settings: EngineSettings, spec: ModelSpec) -> int:
+    """Arena: per row residual, norm, qkv, attention out, gate/up and its product; logits for one row a sequence."""
+    qkv = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
+    row = 3 * spec.hidden_size + qkv + 2 * spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
+    rows = max(settings.max_num_batched_tokens, settings.max_num_seqs)
+    return int(4 * (rows * row + settings.max_num_seqs * spec.vocab_size) * ACTIVATION_MARGIN)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:.0f} MiB"

@@ -1,0 +1,110 @@
+"""The messages of the loop: what one step computes (`Step`), what came of it (`StepResult`), what is told (`Delta`).
+
+Knows: ids and numbers only. Does not know: arrays, text, or how any of it was decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+from quire.request import Finish, SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """How to choose the token after a work's last one.
+
+    `indices` are the sample indices that draw from this one row of logits; there are several only where a request
+    with n > 1 leaves its prompt. `history` is every token so far, prompt first (read-only). `banned_ids` may not be
+    drawn yet (end of text before min_tokens). The drawn token takes position `len(history)`.
+    """
+
+    params: SamplingParams
+    indices: tuple[int, ...]
+    history: SequenceOf[int]
+    num_prompt: int
+    banned_ids: tuple[int, ...] = ()
+
+    @property
+    def position(self) -> int:
+        """Absolute position of the token to be drawn: with seed and index, the key of its random number."""
+        return len(self.history)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One sequence's grant: compute `tokens` at positions `start`, `start + 1`, ...
+
+    `block_table[p // block_size]` holds position p, for every p below `start + len(tokens)`; it is the sequence's own
+    list, read-only until the step is settled. With `draw`, the last token's logits are sampled. With
+    `prompt_logprobs = k`, every row whose successor is a prompt token reports that successor and the k best.
+    """
+
+    seq_id: int
+    tokens: SequenceOf[int]
+    start: int
+    block_table: SequenceOf[int]
+    draw: Draw | None = None
+    prompt_logprobs: int | None = None
+    successors: SequenceOf[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One launch of the model. `copies` (source, destination) are done before anything is computed."""
+
+    id: int
+    works: tuple[Work, ...]
+    copies: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Rows that the model computes."""
+        return sum(len(work.tokens) for work in self.works)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """Natural-log probability of `token` under the raw logits, and the k likeliest as (id, logprob), best first."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkResult:
+    """What came of one work: one token per index of its draw, or `error` if its logits were not finite."""
+
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """One `WorkResult` for each work of the step, in the step's order."""
+
+    works: tuple[WorkResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """News of one sample: what came since the last delta.
+
+    `finish` is set exactly once per sample, on its last delta. `stop_token` is the id that ended it, if one did.
+    `prompt_logprobs` come in order, on sample 0, for prompt tokens 1, 2, ... (the first has none).
+    `num_cached` counts prompt tokens that came from the prefix cache.
+    """
+
+    request_id: str
+    index: int
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    num_cached: int = 0
+    finish: Finish | None = None
+    stop_token: int | None = None
+    error: str | None = None
