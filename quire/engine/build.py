@@ -1,0 +1,68 @@
+"""Plan + folder -> a running engine: the only place where all its parts meet.
+
+Knows: which part is built from which. Does not know: who will use the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from quire import models
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.engine.engine import Engine
+from quire.model_spec import read_model_spec
+from quire.ops.arena import Arena
+from quire.ops.device import Device
+from quire.ops.kv_cache import KVCache
+from quire.plan import Plan
+from quire.runner.inputs import Machine
+from quire.runner.runner import ModelRunner
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.scheduler import Scheduler
+from quire.weights.checkpoint import Checkpoint
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine and what was chosen for it at run time."""
+
+    engine: Engine
+    device: Device
+
+    @property
+    def isa(self) -> str:
+        """The instruction set its kernels use."""
+        return self.device.isa
+
+    @property
+    def kernels(self) -> tuple[tuple[str, str, str], ...]:
+        """(operation, implementation, why) for every operation."""
+        return tuple(self.device.explain())
+
+
+def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> Built:
+    """Load the model in `folder` as `plan` says. Raises `StartError`s; `progress` gets (done, total) bytes."""
+    spec = read_model_spec(folder)
+    device = Device(threads=plan.threads)
+    model = models.load(
+        spec, Checkpoint.open(folder), device, plan.dtype, progress=progress, max_positions=plan.max_model_len
+    )
+    kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
+    runner = ModelRunner(model, Machine(device, Arena(), kv, plan.block_size))
+    return Built(Engine(build_scheduler(plan), runner), device)
+
+
+def build_scheduler(plan: Plan) -> Scheduler:
+    """The deciding half of an engine, for any runner."""
+    limits = SchedulerLimits(
+        max_num_seqs=plan.max_num_seqs,
+        max_num_batched_tokens=plan.max_num_batched_tokens,
+        max_model_len=plan.max_model_len,
+        block_size=plan.block_size,
+    )
+    return Scheduler(limits, BlockPool(plan.num_blocks), PrefixIndex(plan.block_size) if plan.prefix_cache else None)

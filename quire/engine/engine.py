@@ -1,0 +1,51 @@
+"""The engine: `schedule -> run -> settle`, and nothing else. No clock, no I/O, no threads.
+
+Knows: a scheduler and a runner. Does not know: who asked, over what, or how late it is (time is an argument).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from quire.engine.messages import StepReport
+from quire.request import Request
+from quire.scheduling.scheduler import Scheduler
+from quire.step import Delta, Step, StepResult
+
+
+class Runner(Protocol):
+    """Whatever can run a step: the model's runner, or the fake one."""
+
+    def run(self, step: Step) -> StepResult:
+        """One result for each work of the step, in order."""
+        ...
+
+
+class Engine:
+    """Requests in, deltas out, one step at a time."""
+
+    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+        self.scheduler = scheduler
+        self.runner = runner
+
+    @property
+    def has_work(self) -> bool:
+        """True while a step would do something."""
+        return self.scheduler.has_work
+
+    def add(self, request: Request) -> None:
+        """Take a request in; raises `RequestError` at once if it can never be served."""
+        self.scheduler.add(request)
+
+    def abort(self, request_id: str, index: int | None = None) -> tuple[Delta, ...]:
+        """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already."""
+        return tuple(self.scheduler.abort(request_id, index))
+
+    def step(self, now: float) -> StepReport | None:
+        """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
+        step = self.scheduler.schedule(now)
+        if step is None:
+            return None
+        result = self.runner.run(step)
+        deltas = self.scheduler.settle(step, result, now)
+        return StepReport(tuple(deltas), self.scheduler.stats())

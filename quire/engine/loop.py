@@ -1,0 +1,48 @@
+"""Around the engine: read messages, step, post reports; sleep when there is nothing to do.
+
+Knows: an engine, a mailbox, a clock given to it. Does not know: what carries the messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from quire.engine.engine import Engine
+from quire.engine.mailbox import Mailbox
+from quire.engine.messages import Abort, Refused, StepReport, Submit, ToEngine
+from quire.errors import QuireError
+
+Clock = Callable[[], float]
+
+
+def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
+    """Serve until the other side goes. An abort takes effect before the next step is scheduled."""
+    while mailbox.is_open:
+        for message in mailbox.receive(wait=not engine.has_work):
+            _obey(message, engine, mailbox)
+        report = _timed_step(engine, clock)
+        if report is not None:
+            mailbox.send(report)
+        elif not engine.has_work:
+            engine.scheduler.check()  # idle: the conservation law must hold
+
+
+def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
+    start = clock()
+    report = engine.step(start)
+    if report is None:
+        return None
+    return replace(report, stats=replace(report.stats, seconds=clock() - start))
+
+
+def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox) -> None:
+    if isinstance(message, Submit):
+        try:
+            engine.add(message.request)
+        except QuireError as problem:
+            mailbox.send(Refused(message.request.id, type(problem).__name__, problem.message, problem.param))
+    elif isinstance(message, Abort):
+        deltas = engine.abort(message.request_id, message.index)
+        if deltas:
+            mailbox.send(StepReport(deltas, engine.scheduler.stats()))

@@ -1,0 +1,83 @@
+"""What travels between an engine and those who ask it: nouns of the pipe.
+
+Knows: the words (`Request`, `Delta`, `StepStats`, `Plan`). Does not know: how they are encoded or carried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.events import StepStats
+from quire.plan import Plan
+from quire.request import Request
+from quire.step import Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """First message to a new engine process: what to load and how."""
+
+    plan: Plan
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A request to be served."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Nobody waits for this request any more, or for its sample `index` alone."""
+
+    request_id: str
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """The engine is reading weights."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The engine will answer requests from now on. `isa` and `kernels` say what was chosen at run time."""
+
+    isa: str
+    kernels: tuple[tuple[str, str, str], ...]
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The engine could not start, or has died; it says nothing after this. `kind` is an error class of ours."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that was not taken in; `kind` is an error class of ours."""
+
+    request_id: str
+    kind: str
+    message: str
+    param: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step brought."""
+
+    deltas: tuple[Delta, ...]
+    stats: StepStats
+
+
+ToEngine = Start | Submit | Abort
+FromEngine = Loading | Ready | Failed | Refused | StepReport
