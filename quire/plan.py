@@ -15,6 +15,7 @@ from quire.settings import EngineSettings, check
 BYTES = {"bfloat16": 2, "float32": 4}
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
+HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
 RUNTIME_BYTES = 200 * 2**20  # interpreter, libraries, tokenizer: measured 90-160 MB a process
 
 
@@ -89,9 +90,10 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
 
 def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:
     asked = settings.max_model_len
-    if asked is not None and asked > spec.context_length:
+    longest = spec.extended_context_length
+    if asked is not None and asked > longest:
         raise InvalidSetting(
-            "--max-model-len is longer than the model's context", got=asked, allowed=f"at most {spec.context_length}"
+            "--max-model-len is longer than the model's context", got=asked, allowed=f"at most {longest}"
         )
     return asked or spec.context_length
 
@@ -124,11 +126,11 @@ def _pool(
 
 
 def _activation_bytes(settings: EngineSettings, spec: ModelSpec) -> int:
-    """Arena: per row residual, norm, qkv, attention out, gate/up and its product; logits for one row a sequence."""
+    """Arena: per row residual, norm, qkv, attention out, gate/up and its product; logits for `HEAD_ROWS` rows."""
     qkv = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
     row = 3 * spec.hidden_size + qkv + 2 * spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
     rows = max(settings.max_num_batched_tokens, settings.max_num_seqs)
-    return int(4 * (rows * row + settings.max_num_seqs * spec.vocab_size) * ACTIVATION_MARGIN)
+    return int(4 * (rows * row + HEAD_ROWS * spec.vocab_size) * ACTIVATION_MARGIN)
 
 
 def _mib(num_bytes: int) -> str:

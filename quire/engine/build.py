@@ -17,7 +17,7 @@ from quire.model_spec import read_model_spec
 from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
-from quire.plan import Plan
+from quire.plan import HEAD_ROWS, Plan
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
 from quire.scheduling.limits import SchedulerLimits
@@ -53,7 +53,9 @@ def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> 
         spec, Checkpoint.open(folder), device, plan.dtype, progress=progress, max_positions=plan.max_model_len
     )
     kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
-    runner = ModelRunner(model, Machine(device, Arena(), kv, plan.block_size))
+    arena = Arena()
+    model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
+    runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size))
     return Built(Engine(build_scheduler(plan), runner), device)
 
 

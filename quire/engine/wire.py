@@ -43,9 +43,7 @@ class Decoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._decoders: tuple[msgspec.msgpack.Decoder[Any], ...] = tuple(
-            msgspec.msgpack.Decoder(kind) for kind in KINDS
-        )
+        self._decoders: list[msgspec.msgpack.Decoder[Any]] = [msgspec.msgpack.Decoder(kind) for kind in KINDS]
 
     def feed(self, data: bytes) -> Iterator[ToEngine | FromEngine]:
         """Yield every message that is complete with `data`."""

@@ -1,0 +1,192 @@
+"""`LLM`: the engine driven in the caller's thread, with vLLM's names and shapes, so that scripts move over unchanged.
+
+Knows: the engine, the tokenizer and the template. Does not know: HTTP, asyncio, or how a step is decided.
+"""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from quire.answer import Answer
+from quire.engine.build import build_engine
+from quire.errors import ContextLengthExceeded, RequestError
+from quire.hardware import probe
+from quire.model_spec import read_generation_defaults, read_model_spec
+from quire.outputs import RequestOutput
+from quire.plan import plan
+from quire.request import Request, SamplingParams
+from quire.settings import EngineSettings
+from quire.text.template import ChatTemplate
+from quire.text.tokenizer import Tokenizer
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+Prompt = str | Sequence[int] | Mapping[str, Any]
+Message = Mapping[str, Any]
+
+
+class LLM:
+    """A model in this process. `model` is a folder (None: the bundled model); options are `EngineSettings` fields.
+
+    Raises `StartError` if the model or an option cannot be used.
+    """
+
+    def __init__(self, model: str | Path | None = None, **options: Any) -> None:
+        folder = Path(model) if model is not None else BUNDLED
+        self.spec = read_model_spec(folder)
+        self.plan = plan(EngineSettings(**options), probe(), self.spec, str(folder))
+        built = build_engine(self.plan, folder)
+        self.engine, self.device = built.engine, built.device
+        self.tokenizer = Tokenizer.from_folder(folder)
+        self.template = ChatTemplate.from_folder(folder, now=datetime.now)
+        self._defaults = read_generation_defaults(folder)
+        self._numbers = itertools.count()
+
+    def get_tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self.tokenizer
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What the model's generation_config.json recommends."""
+        return replace(SamplingParams(), **self._defaults.as_params())
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = False,
+    ) -> list[RequestOutput]:
+        """Answers in the prompts' order; all of them run together.
+
+        A prompt is a string, a list of token ids, or {"prompt": ...} / {"prompt_token_ids": [...]}. One
+        `SamplingParams` for all, or one each. `use_tqdm` is accepted and ignored.
+        """
+        listed = _as_list(prompts)
+        params = self._params_for(len(listed), sampling_params)
+        answers = [self._open(prompt, each) for prompt, each in zip(listed, params, strict=True)]
+        self._run(answers)
+        return [answer.output for answer in answers]
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = False,
+        add_generation_prompt: bool = True,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[RequestOutput]:
+        """Answers to one conversation, or to several at once."""
+        several = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
+        prompts = [self._render(each, add_generation_prompt, chat_template_kwargs or {}) for each in several]
+        return self.generate(prompts, sampling_params, use_tqdm)
+
+    def stream(
+        self, prompt: Prompt, params: SamplingParams, on_text: Callable[[str], None] | None = None
+    ) -> Iterator[str]:
+        """Text of sample 0 as it comes. Leaving the iterator early aborts the request."""
+        answer = self._open(prompt, params)
+        try:
+            while not answer.output.finished:
+                text = "".join(text for index, text in self._step([answer]) if index == 0)
+                if text:
+                    yield text
+        finally:
+            self.engine.abort(answer.request.id)
+
+    def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
+        """The conversation as `generate` and `stream` take it: rendered by the template, BOS and all."""
+        return self._render(messages, True, {})
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix; only while nothing runs."""
+        self.engine.scheduler.reset_prefix_cache()
+
+    def close(self) -> None:
+        """End the compute threads; the object is of no use afterwards."""
+        self.device.close()
+
+    def _render(self, messages: Any, add_generation_prompt: bool, extra: Mapping[str, Any]) -> Prompt:
+        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **extra)
+        return {"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, add_special_tokens=False)}
+
+    def _params_for(
+        self, count: int, params: SamplingParams | Sequence[SamplingParams] | None
+    ) -> Sequence[SamplingParams]:
+        if params is None:
+            params = self.get_default_sampling_params()
+        if isinstance(params, SamplingParams):
+            return [params] * count
+        if len(params) != count:
+            raise RequestError("one SamplingParams for each prompt is needed", got=len(params), allowed=count)
+        return params
+
+    def _open(self, prompt: Prompt, params: SamplingParams) -> Answer:
+        text, ids = self._ids(prompt)
+        room = self.plan.max_model_len - len(ids)
+        if room < 1:
+            raise ContextLengthExceeded(
+                "the prompt does not fit the context",
+                got=f"{len(ids)} tokens",
+                allowed=f"at most {self.plan.max_model_len - 1}",
+                param="prompt",
+            )
+        whole = replace(
+            params,
+            seed=secrets.randbits(63) if params.seed is None else params.seed,
+            max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+        )
+        request = Request(str(next(self._numbers)), ids, whole, self.spec.eos_ids)
+        self.engine.add(request)
+        return Answer(request, text, self.tokenizer)
+
+    def _ids(self, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:
+        text: str | None = None
+        if isinstance(prompt, Mapping):
+            text, ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+        else:
+            text, ids = (prompt, None) if isinstance(prompt, str) else (None, prompt)
+        if ids is None:
+            if not isinstance(text, str):
+                raise RequestError("a prompt is neither text nor token ids", got=prompt, param="prompt")
+            ids = self.tokenizer.encode(text)
+        outside = next((token for token in ids if not 0 <= token < self.spec.vocab_size), None)
+        if outside is not None:
+            raise RequestError(
+                "a token id is out of range", got=outside, allowed=f"0 to {self.spec.vocab_size - 1}", param="prompt"
+            )
+        return text, tuple(ids)
+
+    def _run(self, answers: list[Answer]) -> None:
+        try:
+            while not all(answer.output.finished for answer in answers):
+                for _ in self._step(answers):
+                    pass
+        finally:
+            for answer in answers:
+                if not answer.output.finished:
+                    self.engine.abort(answer.request.id)
+
+    def _step(self, answers: Sequence[Answer]) -> Iterator[tuple[int, str]]:
+        """One engine step: (sample index, new text) of what these answers gained."""
+        by_id = {answer.request.id: answer for answer in answers}
+        report = self.engine.step(time.monotonic())
+        for delta in report.deltas if report else ():
+            answer = by_id.get(delta.request_id)
+            if answer is not None:
+                yield delta.index, answer.take(delta)
+                if answer.output.finished and delta.finish is None:
+                    self.engine.abort(answer.request.id)  # a stop string ended it before the engine did
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or several: a list of integers is one prompt."""
+    if isinstance(prompts, (str, Mapping)) or (len(prompts) and isinstance(prompts[0], int)):
+        return [prompts]  # type: ignore[list-item]
+    return list(prompts)  # type: ignore[arg-type]
