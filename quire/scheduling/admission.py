@@ -1,0 +1,53 @@
+"""Knows: which requests could never finish, however empty the engine. Does not know: who is here now."""
+
+from __future__ import annotations
+
+from quire.errors import ContextLengthExceeded, RequestError
+from quire.request import Request
+from quire.scheduling.limits import SchedulerLimits
+
+
+def refusal(request: Request, limits: SchedulerLimits, num_blocks: int) -> RequestError | None:
+    """Why `request` may not enter at all, or None: then it can finish alone, in a pool of `num_blocks`."""
+    return _too_long(request, limits) or _too_wide(request, limits) or _too_big(request, limits, num_blocks)
+
+
+def _too_long(request: Request, limits: SchedulerLimits) -> RequestError | None:
+    if request.max_total_tokens <= limits.max_model_len:
+        return None
+    prompt_alone = len(request.prompt) >= limits.max_model_len
+    return ContextLengthExceeded(
+        "the prompt and the answer do not fit the model's context",
+        got=_counts(request),
+        allowed=f"{limits.max_model_len} tokens together",
+        hint="Shorten the prompt." if prompt_alone else "Shorten the prompt or lower max_tokens.",
+        param="prompt" if prompt_alone else "max_tokens",
+    )
+
+
+def _too_wide(request: Request, limits: SchedulerLimits) -> RequestError | None:
+    if request.params.n <= limits.max_num_seqs:
+        return None
+    return RequestError(
+        "n is larger than the number of samples that run at once",
+        got=request.params.n,
+        allowed=f"1 to {limits.max_num_seqs}",
+        param="n",
+    )
+
+
+def _too_big(request: Request, limits: SchedulerLimits, num_blocks: int) -> RequestError | None:
+    # The last token is drawn, never computed: it needs no slot.
+    if limits.num_blocks(request.max_total_tokens - 1) <= num_blocks:
+        return None
+    return ContextLengthExceeded(
+        "the prompt and the answer do not fit the KV cache",
+        got=_counts(request),
+        allowed=f"{num_blocks * limits.block_size + 1} tokens together",
+        hint="Shorten the prompt or lower max_tokens; the operator can raise --kv-cache-memory-bytes.",
+        param="max_tokens",
+    )
+
+
+def _counts(request: Request) -> str:
+    return f"{len(request.prompt)} prompt tokens and {request.max_tokens} to generate"

@@ -1,0 +1,48 @@
+"""Knows: how one sequence's share of a step result becomes news. Does not know: blocks, or who stands in the line."""
+
+from __future__ import annotations
+
+from quire.errors import InternalError
+from quire.request import Finish
+from quire.scheduling.seat import Seat
+from quire.step import Delta, TokenLogprob, Work, WorkResult
+
+
+def prompt_logprobs(seat: Seat, work: Work, outcome: WorkResult) -> tuple[TokenLogprob, ...]:
+    """What `outcome` tells of the prompt for the first time; rows computed again tell nothing new."""
+    if work.prompt_logprobs is None:
+        return ()
+    if len(outcome.prompt_logprobs) != len(work.successors):
+        raise InternalError(
+            "a work has prompt logprobs missing", got=len(outcome.prompt_logprobs), allowed=len(work.successors)
+        )
+    news = outcome.prompt_logprobs[max(0, seat.num_told - work.start) :]
+    seat.num_told = max(seat.num_told, work.start + len(work.successors))
+    return news
+
+
+def drawn(seat: Seat, outcome: WorkResult, number: int, told: tuple[TokenLogprob, ...]) -> Delta:
+    """Append draw `number` of `outcome` to `seat`, and say so."""
+    token = outcome.tokens[number]
+    seat.tokens.append(token)
+    finish = seat.finish_after(token)
+    return Delta(
+        seat.request.id,
+        seat.index,
+        (token,),
+        outcome.logprobs[number : number + 1],
+        told,
+        seat.num_cached,
+        finish,
+        token if finish is Finish.STOP else None,
+    )
+
+
+def told_only(seat: Seat, told: tuple[TokenLogprob, ...]) -> Delta:
+    """News of a prompt chunk that draws nothing yet."""
+    return Delta(seat.request.id, seat.index, prompt_logprobs=told, num_cached=seat.num_cached)
+
+
+def last_words(seat: Seat, index: int, finish: Finish, error: str | None = None) -> Delta:
+    """The end of sample `index` without another token."""
+    return Delta(seat.request.id, index, num_cached=seat.num_cached, finish=finish, error=error)

@@ -1,0 +1,145 @@
+"""Knows: how sequences come to hold blocks, share them, copy before writing, and let go. Does not know: who runs.
+
+one prompt, two samples, B = 4:     sample 0   |a b c d|e f . .|      the second block has two owners:
+                                    sample 1   |a b c d|e f . .|      the first to write takes a copy
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.errors import InternalError
+from quire.scheduling.seat import Seat
+
+
+class Holdings:
+    """The only place where a sequence's blocks change hands. `num_filled` slots of used blocks hold a token."""
+
+    def __init__(self, pool: BlockPool, prefix: PrefixIndex | None, block_size: int) -> None:
+        if prefix is not None and prefix.block_size != block_size:
+            raise InternalError("pool and prefix index differ in block size", got=prefix.block_size, allowed=block_size)
+        self.pool = pool
+        self.prefix = prefix
+        self.block_size = block_size
+        self.num_filled = 0
+
+    def num_missing(self, seat: Seat, end: int) -> int:
+        """Blocks that `seat` must take before it can write up to position `end`."""
+        missing = -(-end // self.block_size) - len(seat.blocks)
+        return missing + 1 if self._is_shared(seat) else missing
+
+    def match(self, seat: Seat) -> list[int]:
+        """Blocks that already hold the beginning of `seat`, which holds none yet."""
+        if self.prefix is None or seat.owes_prompt_logprobs:
+            return []
+        if seat.chain is None:
+            seat.chain = self.prefix.start(seat.request.cache_salt)
+        return self.prefix.match(seat.tokens, seat.chain)
+
+    def num_idle_without(self, blocks: list[int]) -> int:
+        """Blocks that could be taken after `blocks` were shared."""
+        return self.pool.num_idle - sum(1 for block in blocks if self.pool.num_owners(block) == 0)
+
+    def adopt(self, seat: Seat, hits: list[int]) -> None:
+        """`seat` begins with the blocks that `match` found."""
+        for block in hits:
+            if self.pool.num_owners(block) == 0:
+                self.num_filled += self.block_size
+            self.pool.share(block)
+        seat.blocks = hits
+        seat.num_named = len(hits)
+        seat.num_computed = len(hits) * self.block_size
+
+    def grow(self, seat: Seat, end: int) -> tuple[int, int] | None:
+        """Take blocks up to position `end`; the (source, destination) to copy first if the last block was shared."""
+        copy = self._own_last(seat) if self._is_shared(seat) else None
+        for _ in range(-(-end // self.block_size) - len(seat.blocks)):
+            seat.blocks.append(self._take())
+        return copy
+
+    def advance(self, seat: Seat, num_tokens: int) -> None:
+        """`num_tokens` more are computed: full blocks are offered to others."""
+        seat.num_computed += num_tokens
+        self.num_filled += num_tokens
+        if self.prefix is not None and seat.num_computed // self.block_size > seat.num_named:
+            self._publish(self.prefix, seat)
+
+    def fork(self, parent: Seat, child: Seat) -> None:
+        """`child` holds what `parent` holds."""
+        for block in parent.blocks:
+            self.pool.share(block)
+        child.blocks = parent.blocks.copy()
+        child.num_computed = parent.num_computed
+        child.num_named = parent.num_named
+        child.chain = parent.chain.copy() if parent.chain is not None else None
+
+    def let_go(self, seat: Seat) -> None:
+        """`seat` holds nothing. Its last block is released first, so that the longest prefixes survive longest."""
+        size = self.block_size
+        for number in range(len(seat.blocks) - 1, -1, -1):
+            if self.pool.release(seat.blocks[number]):
+                self.num_filled -= min(size, max(0, seat.num_computed - number * size))
+        seat.blocks = []  # a new list: the old one may still be read by a step under way
+        seat.num_computed = seat.num_named = 0
+
+    def spoil(self, seat: Seat) -> None:
+        """What `seat` computed cannot be trusted: nobody else may find it."""
+        if self.prefix is not None:
+            for block in seat.blocks:
+                self.prefix.forget(block)
+                self.pool.discard(block)
+
+    def forget_cached(self) -> None:
+        """Nobody finds what nobody holds any more."""
+        for block in self.pool.drop_cached():
+            if self.prefix is not None:
+                self.prefix.forget(block)
+
+    def check(self, seats: Iterable[Seat]) -> None:
+        """Raise `InternalError` unless the pool's owners are exactly `seats`, and every slot is accounted for."""
+        self.pool.check()
+        size, blocks = self.block_size, range(self.pool.num_blocks)
+        owners = [0] * len(blocks)
+        filled = [0] * len(blocks)
+        for seat in seats:
+            left = seat.num_computed
+            for block in seat.blocks:
+                owners[block] += 1
+                filled[block] = max(filled[block], min(size, left))
+                left = max(0, left - size)
+        if owners != [self.pool.num_owners(block) for block in blocks]:
+            raise InternalError("owners of a block are miscounted", got=list(map(self.pool.num_owners, blocks)))
+        if sum(filled) != self.num_filled:
+            raise InternalError("filled slots are miscounted", got=self.num_filled, allowed=sum(filled))
+        kept = [block for block in blocks if self.pool.is_kept(block)]
+        known = self.prefix if self.prefix is not None else ()
+        if len(kept) != len(known) or not all(block in known for block in kept):
+            raise InternalError("a block is published and not kept, or kept and not published", got=kept)
+
+    def _is_shared(self, seat: Seat) -> bool:
+        # Only the partly filled last block is ever written again, so it alone can need a copy.
+        return seat.num_computed % self.block_size != 0 and self.pool.num_owners(seat.blocks[-1]) > 1
+
+    def _own_last(self, seat: Seat) -> tuple[int, int]:
+        source = seat.blocks[-1]
+        destination = self._take()
+        self.pool.release(source)
+        seat.blocks[-1] = destination
+        self.num_filled += seat.num_computed % self.block_size
+        return source, destination
+
+    def _take(self) -> int:
+        block = self.pool.take()
+        if self.prefix is not None:
+            self.prefix.forget(block)
+        return block
+
+    def _publish(self, prefix: PrefixIndex, seat: Seat) -> None:
+        if seat.chain is None:
+            seat.chain = prefix.start(seat.request.cache_salt)
+        for number in range(seat.num_named, seat.num_computed // self.block_size):
+            if prefix.publish(seat.tokens, seat.chain, number, seat.blocks[number]):
+                self.pool.keep(seat.blocks[number])
+        seat.num_named = seat.num_computed // self.block_size

@@ -1,0 +1,30 @@
+"""Knows: the four numbers a scheduler keeps to. Does not know: where they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from quire.errors import InvalidSetting
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """Bounds of one step and of one sequence; a value below 1 raises `InvalidSetting`.
+
+    `max_num_seqs` rows (samples) run at once, `max_num_batched_tokens` tokens are computed in one step, a sequence
+    holds at most `max_model_len` tokens with its prompt, and a KV block holds `block_size` tokens.
+    """
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    max_model_len: int
+    block_size: int = 16
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            if getattr(self, entry.name) < 1:
+                raise InvalidSetting(f"{entry.name} is too small", got=getattr(self, entry.name), allowed="1 or more")
+
+    def num_blocks(self, num_tokens: int) -> int:
+        """Blocks that hold `num_tokens`."""
+        return -(-num_tokens // self.block_size)

@@ -1,0 +1,297 @@
+"""Knows: how many tokens each sequence computes in the next step. Does not know: text, arrays, clocks, hash order.
+
+One rule: *computed tokens catch up with tokens*. There is no prefill and no decode; a step grants a sequence some of
+the tokens that it owes, and a sequence that owes nothing but its newest token draws another:
+
+    0 ............ num_computed ............ len(tokens)
+    |-- K, V held --|-- granted --|-- next step --|  draw when the grant reaches the end
+
+Chunked prompts, prefix hits (computed by someone else) and preemption (nothing computed any more) are the same rule.
+"""
+
+from __future__ import annotations
+
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.errors import InternalError, RequestError
+from quire.events import CacheUse, StepStats
+from quire.request import Finish, Request, Sequence
+from quire.scheduling import deltas, policy
+from quire.scheduling.admission import refusal
+from quire.scheduling.holdings import Holdings
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.line import Line
+from quire.scheduling.seat import Seat
+from quire.scheduling.tally import Tally
+from quire.step import Delta, Step, StepResult, TokenLogprob, Work, WorkResult
+
+
+class Scheduler:
+    """add, abort, schedule, settle: a step is settled before the next one is scheduled.
+
+    What comes out depends on what went in and on nothing else. Work per step is O(tokens granted + running).
+    """
+
+    def __init__(self, limits: SchedulerLimits, pool: BlockPool, prefix: PrefixIndex | None = None) -> None:
+        self.limits = limits
+        self._pool = pool
+        self._holdings = Holdings(pool, prefix, limits.block_size)
+        self._watermark = policy.watermark(pool.num_blocks)
+        self._line = Line()
+        self._families: dict[str, dict[int, Seat]] = {}
+        self._seats: dict[int, Seat] = {}
+        self._num_seats = self._num_arrivals = self._num_steps = 0
+        self._open_step: int | None = None
+        self._tally = Tally()
+
+    @property
+    def has_work(self) -> bool:
+        """True while anyone is here."""
+        return bool(self._seats)
+
+    @property
+    def running(self) -> tuple[Sequence, ...]:
+        """Who holds a place in the steps, oldest first; for observers, who change nothing."""
+        return tuple(self._line.running)
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold a place in the steps; n samples count as one until their prompt is computed."""
+        return len(self._line.running)
+
+    @property
+    def num_waiting(self) -> int:
+        """Sequences that wait for a place, those put back included."""
+        return len(self._line.waiting)
+
+    def add(self, request: Request) -> None:
+        """Put `request` at the end of the line, or raise the `RequestError` that says why it can never be served."""
+        error = refusal(request, self.limits, self._pool.num_blocks)
+        if error is None and request.id in self._families:
+            error = RequestError("a request with this id is already here", got=request.id, param="id")
+        if error is not None:
+            raise error
+        seat = Seat(self._new_id(), request, tokens=list(request.prompt), arrival=self._num_arrivals)
+        seat.indices = tuple(range(request.params.n))
+        self._num_arrivals += 1
+        self._families[request.id] = dict.fromkeys(seat.indices, seat)
+        self._seats[seat.id] = seat
+        self._line.join(seat)
+
+    def abort(self, request_id: str, index: int | None = None) -> list[Delta]:
+        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing."""
+        family = self._families.get(request_id, {})
+        ending = [number for number in sorted(family) if index is None or number == index]
+        return [self._end_sample(family[number], number, Finish.ABORT) for number in ending]
+
+    def schedule(self, now: float) -> Step | None:
+        """What to compute next, None if nobody is here. `now` is for policies that weigh waiting; fcfs does not."""
+        if self._open_step is not None:
+            raise InternalError("a step was scheduled before the last one was settled", got=self._open_step)
+        if not self._seats:
+            return None
+        self._tally = Tally()
+        works: list[Work] = []
+        copies: list[tuple[int, int]] = []
+        budget, pressed = self._serve_running(works, copies)
+        if budget and not pressed and self._line.waiting:
+            self._serve_waiting(works, budget)
+        if not works:
+            raise InternalError("nobody can go on", got=f"{self.num_running} running, {self.num_waiting} waiting")
+        self._num_steps += 1
+        self._open_step = self._num_steps
+        return Step(self._num_steps, tuple(works), tuple(copies))
+
+    def settle(self, step: Step, result: StepResult, now: float) -> list[Delta]:
+        """Take in what `step` computed; results of sequences that were aborted meanwhile are dropped.
+
+        An engine whose runner failed as a whole settles the step with one error for each of its works.
+        """
+        if self._open_step != step.id or len(step.works) != len(result.works):
+            raise InternalError("this is not the result of the step under way", got=step.id, allowed=self._open_step)
+        self._open_step = None
+        news: list[Delta] = []
+        for work, outcome in zip(step.works, result.works, strict=True):
+            seat = self._seats.get(work.seq_id)
+            if seat is not None:
+                self._settle_one(seat, work, outcome, news)
+        return news
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every prefix that no sequence holds now: benchmarks begin with an empty cache."""
+        self._holdings.forget_cached()
+
+    def stats(self, seconds: float = 0.0) -> StepStats:
+        """The last step in numbers, and who and what is left after it."""
+        tally = self._tally
+        return StepStats(
+            num_running=self.num_running,
+            num_waiting=self.num_waiting,
+            num_prompt_tokens=tally.num_prompt_tokens,
+            num_output_tokens=tally.num_output_tokens,
+            num_cached_tokens=tally.num_cached_tokens,
+            num_preempted=tally.num_preempted,
+            num_finished=tally.num_finished,
+            seconds=seconds,
+            cache=self.cache_use(),
+        )
+
+    def cache_use(self) -> CacheUse:
+        """The KV pool now."""
+        pool, size = self._pool, self.limits.block_size
+        num_wasted_slots = pool.num_used * size - self._holdings.num_filled
+        return CacheUse(pool.num_blocks, pool.num_used, pool.num_cached, pool.num_free, size, num_wasted_slots)
+
+    def check(self) -> None:
+        """Raise `InternalError` if a law is broken: the line's order, the blocks' conservation, who belongs to whom."""
+        self._line.check()
+        seats = [*self._line.running, *self._line.waiting.values()]
+        self._holdings.check(seats)
+        samples = {(name, index): seat for name, family in self._families.items() for index, seat in family.items()}
+        stood_for = {(seat.request.id, index): seat for seat in seats for index in seat.indices}
+        if samples != stood_for or self._seats != {seat.id: seat for seat in seats}:
+            raise InternalError("a sample is known and does not stand in the line, or stands there and is not known")
+
+    def _serve_running(self, works: list[Work], copies: list[tuple[int, int]]) -> tuple[int, bool]:
+        """Grant to those who run, oldest first; the budget left, and whether blocks ran short."""
+        running, budget = self._line.running, self.limits.max_num_batched_tokens
+        if not running:
+            return budget, False
+        grants = policy.share_out([len(seat.tokens) - seat.num_computed for seat in running], budget)
+        pressed = False
+        # Putting back shortens `running` at its end, behind whoever is being served: the loop then ends early.
+        for seat, grant in zip(running, grants, strict=False):
+            if grant == 0:
+                continue
+            end = seat.num_computed + grant
+            missing = self._holdings.num_missing(seat, end)
+            if missing > self._pool.num_idle:
+                pressed = True
+                if not self._make_room(seat, end):
+                    continue
+            if missing and (copy := self._holdings.grow(seat, end)) is not None:
+                copies.append(copy)
+            works.append(self._work(seat, grant))
+            budget -= grant
+        return budget, pressed
+
+    def _make_room(self, seat: Seat, end: int) -> bool:
+        """Put back the youngest until `seat` can grow to `end`; False if it is the youngest itself, which then waits
+        where it is: it keeps what it computed unless an older one needs the blocks."""
+        running = self._line.running
+        while self._holdings.num_missing(seat, end) > self._pool.num_idle:
+            if running[-1] is seat:
+                return False
+            self._holdings.let_go(self._line.put_back())
+            self._tally.num_preempted += 1
+        return True
+
+    def _serve_waiting(self, works: list[Work], budget: int) -> None:
+        """Admit from the head of the line while rows, tokens and blocks last; nobody is passed over."""
+        rows = self.limits.max_num_seqs - sum([len(seat.indices) for seat in self._line.running])
+        if rows < 1:
+            return
+        promised = sum(self._num_wanted(seat) for seat in self._line.running)
+        while budget and (seat := self._line.head()) and seat.num_rows <= rows:
+            hits = self._holdings.match(seat)
+            wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
+            if self._line.running and wanted > self._holdings.num_idle_without(hits):
+                return
+            self._admit(seat, hits)
+            grant = min(seat.num_owed, budget)
+            self._holdings.grow(seat, seat.num_computed + grant)
+            works.append(self._work(seat, grant))
+            budget -= grant
+            rows -= seat.num_rows
+            promised += self._num_wanted(seat)
+
+    def _num_wanted(self, seat: Seat) -> int:
+        """Blocks that `seat` will take for what it owes now, and for its samples to part."""
+        return self._holdings.num_missing(seat, len(seat.tokens)) + seat.num_rows - 1
+
+    def _admit(self, seat: Seat, hits: list[int]) -> None:
+        self._line.admit()
+        self._holdings.adopt(seat, hits)
+        self._tally.num_cached_tokens += seat.num_computed
+        if not seat.started:
+            seat.started = True
+            seat.num_cached = seat.num_computed
+
+    def _work(self, seat: Seat, grant: int) -> Work:
+        in_prompt = seat.num_prompt - seat.num_computed
+        if in_prompt > 0:
+            self._tally.num_prompt_tokens += min(grant, in_prompt)
+        return seat.work(grant)
+
+    def _settle_one(self, seat: Seat, work: Work, outcome: WorkResult, news: list[Delta]) -> None:
+        if outcome.error is not None:
+            self._holdings.spoil(seat)
+            indices = seat.indices
+            news.extend(self._end_sample(seat, index, Finish.ERROR, outcome.error) for index in indices)
+            self._tally.num_finished += len(indices)
+            return
+        self._holdings.advance(seat, len(work.tokens))
+        told = deltas.prompt_logprobs(seat, work, outcome)
+        if work.draw is not None:
+            self._draw(seat, work.draw.indices, outcome, told, news)
+        elif told:
+            news.append(deltas.told_only(seat, told))
+
+    def _draw(
+        self,
+        seat: Seat,
+        indices: tuple[int, ...],
+        outcome: WorkResult,
+        told: tuple[TokenLogprob, ...],
+        news: list[Delta],
+    ) -> None:
+        """Give every sample its token; samples that shared one row of logits part here."""
+        if len(outcome.tokens) != len(indices):
+            raise InternalError("a draw has tokens missing", got=len(outcome.tokens), allowed=len(indices))
+        family = self._families[seat.request.id]
+        if len(seat.indices) > 1:
+            self._part(seat, family)
+        for number, index in enumerate(indices):
+            sample = family.get(index)
+            if sample is None:
+                continue
+            delta = deltas.drawn(sample, outcome, number, told)
+            told = ()
+            news.append(delta)
+            self._tally.num_output_tokens += 1
+            if delta.finish is not None:
+                self._tally.num_finished += 1
+                self._remove(sample)
+
+    def _part(self, seat: Seat, family: dict[int, Seat]) -> None:
+        """Let each of `seat`'s samples go its own way from here, all holding the same blocks."""
+        siblings = [seat.sibling(self._new_id(), index) for index in seat.indices[1:]]
+        seat.indices = (seat.index,)
+        for sibling in siblings:
+            self._holdings.fork(seat, sibling)
+            self._seats[sibling.id] = family[sibling.index] = sibling
+        self._line.follow(seat, siblings)
+
+    def _end_sample(self, seat: Seat, index: int, finish: Finish, error: str | None = None) -> Delta:
+        """End one of the samples that `seat` stands for, and `seat` with the last of them."""
+        delta = deltas.last_words(seat, index, finish, error)
+        if len(seat.indices) == 1:
+            self._remove(seat)
+        else:
+            seat.indices = tuple(other for other in seat.indices if other != index)
+            seat.index = seat.indices[0]
+            del self._families[seat.request.id][index]
+        return delta
+
+    def _remove(self, seat: Seat) -> None:
+        self._holdings.let_go(seat)
+        self._line.leave(seat)
+        del self._seats[seat.id]
+        family = self._families[seat.request.id]
+        del family[seat.index]
+        if not family:
+            del self._families[seat.request.id]
+
+    def _new_id(self) -> int:
+        self._num_seats += 1
+        return self._num_seats

@@ -1,0 +1,80 @@
+"""Knows: one sequence, with what only the scheduler needs to remember of it. Does not know: the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.cache.prefix import Chain
+from quire.request import Sequence
+from quire.scheduling import policy
+from quire.step import Draw, Work
+
+
+@dataclass(slots=True, eq=False)
+class Seat(Sequence):
+    """A sequence in the line.
+
+    `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone. `num_told`
+    prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been offered
+    to the prefix index.
+
+    0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
+    |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
+    |---------------------------------- blocks ----------------------------------|
+    """
+
+    arrival: int = 0
+    indices: tuple[int, ...] = (0,)
+    chain: Chain | None = None
+    num_named: int = 0
+    num_told: int = 0
+    started: bool = False
+    draw: Draw | None = None
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Where it stands in the line."""
+        return policy.place(self.arrival, self.index)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that it will fill once its samples part."""
+        return len(self.indices)
+
+    @property
+    def owes_prompt_logprobs(self) -> bool:
+        """True while prompt rows must be computed to be told, and may not come from the prefix cache."""
+        return self.request.params.prompt_logprobs is not None and self.num_told < self.num_prompt - 1
+
+    def work(self, grant: int) -> Work:
+        """The next `grant` tokens as work; blocks for them are already held."""
+        start = self.num_computed
+        end = start + grant
+        draw = self._next_draw() if end == len(self.tokens) else None
+        if self.owes_prompt_logprobs and self.num_told < end:
+            successors = self.request.prompt[start + 1 : end + 1]
+            wanted = self.request.params.prompt_logprobs
+            return Work(self.id, self.tokens[start:end], start, self.blocks, draw, wanted, successors)
+        return Work(self.id, self.tokens[start:end], start, self.blocks, draw)
+
+    def sibling(self, seq_id: int, index: int) -> Seat:
+        """Sample `index` of the same request, with the same tokens so far; its blocks are still to be shared."""
+        other = Seat(seq_id, self.request, index, self.tokens.copy(), arrival=self.arrival, indices=(index,))
+        other.num_cached, other.num_told, other.started = self.num_cached, self.num_told, True
+        return other
+
+    def _next_draw(self) -> Draw:
+        # One object serves many steps: its history is the live list, from which it derives its position.
+        banned = self._banned_ids() if self.request.params.min_tokens else ()
+        draw = self.draw
+        if draw is None or draw.indices != self.indices or draw.banned_ids != banned:
+            draw = Draw(self.request.params, self.indices, self.tokens, self.num_prompt, banned)
+            self.draw = draw
+        return draw
+
+    def _banned_ids(self) -> tuple[int, ...]:
+        params = self.request.params
+        if self.num_output >= params.min_tokens:
+            return ()
+        ends = () if params.ignore_eos else self.request.eos_ids
+        return (*ends, *(params.stop_token_ids or ()))

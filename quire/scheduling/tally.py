@@ -1,0 +1,20 @@
+"""Knows: what one step did, as counts. Does not know: what they are shown as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of the step under way.
+
+    `num_prompt_tokens` are rows computed below the prompt's end, whether for the first time or again;
+    `num_cached_tokens` are rows that prefix hits saved; `num_finished` counts samples.
+    """
+
+    num_prompt_tokens: int = 0
+    num_output_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_preempted: int = 0
+    num_finished: int = 0

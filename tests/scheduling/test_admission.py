@@ -1,0 +1,79 @@
+"""What is refused at the door. Knows: every bound and its neighbour. Does not know: who is inside."""
+
+from __future__ import annotations
+
+import pytest
+from scheduler_bench import Bench, request
+
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.errors import ContextLengthExceeded, InternalError, InvalidSetting, RequestError
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.scheduler import Scheduler
+
+
+def test_the_context_is_a_bound_and_both_counts_are_named() -> None:
+    bench = Bench(length=20)
+    bench.add(request("fits", 16, max_tokens=4))
+    with pytest.raises(ContextLengthExceeded) as refused:
+        bench.add(request("long", 17, max_tokens=4))
+    assert refused.value.code == "context_length_exceeded"
+    assert "17 prompt tokens and 4 to generate" in refused.value.message
+    assert "20 tokens" in refused.value.message
+    assert refused.value.param == "max_tokens"
+
+
+def test_a_prompt_that_leaves_no_room_is_to_blame_itself() -> None:
+    with pytest.raises(ContextLengthExceeded) as refused:
+        Bench(length=20).add(request("long", 20, max_tokens=1))
+    assert refused.value.param == "prompt"
+
+
+def test_the_pool_is_a_bound_and_the_last_token_needs_no_slot() -> None:
+    bench = Bench(blocks=4, size=4)
+    bench.add(request("fits", 13, max_tokens=4))
+    with pytest.raises(ContextLengthExceeded, match="KV cache") as refused:
+        bench.add(request("big", 14, max_tokens=4))
+    assert "17 tokens" in refused.value.message
+    bench.run()
+    assert len(bench.tokens("fits")) == 4
+
+
+def test_n_is_bounded_by_the_rows() -> None:
+    bench = Bench(seqs=3)
+    bench.add(request("three", 2, n=3))
+    with pytest.raises(RequestError) as refused:
+        bench.add(request("four", 2, n=4))
+    assert (refused.value.param, refused.value.status) == ("n", 400)
+
+
+def test_an_id_is_taken_until_its_request_ends() -> None:
+    bench = Bench()
+    bench.add(request("same", 3))
+    with pytest.raises(RequestError, match="already here"):
+        bench.add(request("same", 3))
+    bench.run()
+    bench.add(request("same", 3))
+
+
+def test_what_was_refused_leaves_no_trace() -> None:
+    bench = Bench(length=10)
+    with pytest.raises(RequestError):
+        bench.add(request("long", 30))
+    assert not bench.scheduler.has_work
+    assert bench.scheduler.schedule(0.0) is None
+    assert bench.scheduler.abort("long") == []
+
+
+@pytest.mark.parametrize("field", range(4))
+def test_limits_below_one_are_refused(field: int) -> None:
+    values = [1, 1, 1, 1]
+    SchedulerLimits(*values)
+    values[field] = 0
+    with pytest.raises(InvalidSetting):
+        SchedulerLimits(*values)
+
+
+def test_index_and_scheduler_agree_on_the_block_size() -> None:
+    with pytest.raises(InternalError):
+        Scheduler(SchedulerLimits(1, 1, 1, 4), BlockPool(1), PrefixIndex(8))
