@@ -1,0 +1,102 @@
+"""Knows: three published forms of request traces, as arrivals and lengths. Does not know: what is done with them.
+
+Azure      .csv    TIMESTAMP (date and time), ContextTokens, GeneratedTokens
+BurstGPT   .csv    Timestamp (seconds), Request tokens, Response tokens, ...
+Mooncake   .jsonl  timestamp (milliseconds), input_length, output_length, ...
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+from quire.errors import StartError
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One request of a trace: seconds after its first one, and lengths in tokens."""
+
+    at_s: float
+    num_prompt: int
+    num_output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Where one form of trace keeps the three columns, and how its times are read as seconds."""
+
+    time: str
+    prompt: str
+    output: str
+    seconds: Callable[[str], float]
+
+
+def _utc_seconds(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()
+
+
+AZURE = Form("TIMESTAMP", "ContextTokens", "GeneratedTokens", _utc_seconds)
+BURSTGPT = Form("Timestamp", "Request tokens", "Response tokens", float)
+MOONCAKE = Form("timestamp", "input_length", "output_length", lambda text: float(text) / 1000)
+FORMS = (AZURE, BURSTGPT, MOONCAKE)
+
+
+def read_trace(path: Path, num_requests: int | None = None) -> list[Arrival]:
+    """The first `num_requests` arrivals (all if None) in order of time; rows without an answer are left out.
+
+    A file of another form, or a row that cannot be read, raises `StartError` with its line.
+    """
+    arrivals: list[Arrival] = []
+    for line, row in islice(_rows(path), num_requests):
+        arrival = _arrival(path, line, row)
+        if arrival.num_prompt > 0 and arrival.num_output > 0:
+            arrivals.append(arrival)
+    if not arrivals:
+        raise StartError("the trace holds no requests", got=str(path))
+    arrivals.sort(key=lambda arrival: arrival.at_s)
+    first_s = arrivals[0].at_s
+    return [Arrival(one.at_s - first_s, one.num_prompt, one.num_output) for one in arrivals]
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            if path.suffix == ".jsonl":
+                for line, text in enumerate(file, 1):
+                    yield line, _object(path, line, text)
+            else:
+                reader = csv.DictReader(file)
+                for row in reader:
+                    yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StartError("the trace cannot be read", got=str(path), hint=str(error)) from error
+
+
+def _object(path: Path, line: int, text: str) -> dict[str, str]:
+    try:
+        row = json.loads(text)
+    except ValueError:
+        row = None
+    if not isinstance(row, dict):
+        raise StartError("a line of the trace is not a JSON object", got=f"{path.name}, line {line}")
+    return {name: str(value) for name, value in row.items()}
+
+
+def _arrival(path: Path, line: int, row: Mapping[str, str]) -> Arrival:
+    form = next((form for form in FORMS if {form.time, form.prompt, form.output} <= row.keys()), None)
+    if form is None:
+        raise StartError(
+            "the trace has columns of no known form",
+            got=f"{path.name}, line {line}: {', '.join(map(str, row))}",
+            allowed="; ".join(f"{form.time}, {form.prompt}, {form.output}" for form in FORMS),
+        )
+    try:
+        return Arrival(form.seconds(row[form.time]), int(row[form.prompt]), int(row[form.output]))
+    except (TypeError, ValueError) as error:
+        raise StartError("a row of the trace cannot be read", got=f"{path.name}, line {line}: {dict(row)}") from error

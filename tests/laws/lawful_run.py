@@ -1,0 +1,152 @@
+"""One trace through scheduler and fake runner, with every law held after every step.
+
+Knows: the laws. Does not know: where traces come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from random_traces import VOCAB_SIZE, Abort, Trace
+
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.errors import RequestError
+from quire.request import Finish, Request, Sequence
+from quire.runner.fake import FakeRunner, choose_token
+from quire.scheduling.scheduler import Scheduler
+from quire.step import Delta, Draw, Step, StepResult, WorkResult
+
+
+class LawfulRun:
+    """`run()` plays the trace to its end; `seen` counts what happened on the way."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self.pool = BlockPool(trace.num_blocks)
+        prefix = PrefixIndex(trace.limits.block_size) if trace.cache else None
+        self.scheduler = Scheduler(trace.limits, self.pool, prefix)
+        self.runner = FakeRunner(VOCAB_SIZE, trace.limits.block_size)
+        self.requests: dict[str, Request] = {}
+        self.samples: dict[tuple[str, int], list[Delta]] = {}
+        self.seen: Counter[str] = Counter()
+
+    def run(self) -> Counter[str]:
+        number = 0
+        last_arrival = max(at for at, _ in self.trace.arrivals)
+        while number <= last_arrival or self.scheduler.has_work:
+            self._arrive(number)
+            self._abort(number, amid=False)
+            self._step(number)
+            self.scheduler.check()
+            number += 1
+            assert number <= last_arrival + 1 + self._patience(), "someone starves"
+        self._judge_the_end()
+        self.seen["steps"] += number
+        return self.seen
+
+    def _arrive(self, number: int) -> None:
+        for at, request in self.trace.arrivals:
+            if at != number:
+                continue
+            try:
+                self.scheduler.add(request)
+            except RequestError:
+                self.seen["refused"] += 1
+                continue
+            self.requests[request.id] = request
+            for index in range(request.params.n):
+                self.samples[request.id, index] = []
+
+    def _abort(self, number: int, amid: bool) -> None:
+        for abort in self.trace.aborts:
+            if (abort.at, abort.amid) == (number, amid):
+                self._end_by_hand(abort)
+
+    def _end_by_hand(self, abort: Abort) -> None:
+        news = self.scheduler.abort(abort.request_id, abort.index)
+        assert all(delta.finish is Finish.ABORT and not delta.tokens for delta in news)
+        assert self.scheduler.abort(abort.request_id, abort.index) == []
+        self.seen["aborted"] += len(news)
+        self._hear(news)
+
+    def _step(self, number: int) -> None:
+        oldest = next(iter(self.scheduler.running), None)
+        step = self.scheduler.schedule(float(number))
+        if step is None:
+            assert not self.scheduler.has_work
+            return
+        self._judge_step(step, oldest)
+        result = self.runner.run(step)
+        if number in self.trace.failures:
+            result = StepResult((WorkResult(error="not finite"), *result.works[1:]))
+        self._abort(number, amid=True)
+        self._hear(self.scheduler.settle(step, result, float(number)))
+        stats = self.scheduler.stats()
+        self.seen["preempted"] += stats.num_preempted
+        self.seen["cached"] += stats.num_cached_tokens
+        self.seen["copies"] += len(step.copies)
+        self.seen["parted"] += sum(1 for work in step.works if work.draw and len(work.draw.indices) > 1)
+
+    def _judge_step(self, step: Step, oldest: Sequence | None) -> None:
+        limits, running = self.trace.limits, self.scheduler.running
+        assert 1 <= step.num_tokens <= limits.max_num_batched_tokens
+        assert sum(len(getattr(sequence, "indices", ())) for sequence in running) <= limits.max_num_seqs
+        assert len({work.seq_id for work in step.works}) == len(step.works)
+        if oldest is not None:
+            assert running[0] is oldest, "the oldest was put back"
+            assert oldest.id in {work.seq_id for work in step.works}, "the oldest stands still"
+
+    def _hear(self, news: list[Delta]) -> None:
+        for delta in news:
+            heard = self.samples[delta.request_id, delta.index]
+            assert not heard or heard[-1].finish is None, "news after the end"
+            assert delta.tokens or delta.prompt_logprobs or delta.finish, "news of nothing"
+            assert not heard or heard[-1].num_cached in (0, delta.num_cached)
+            heard.append(delta)
+
+    def _patience(self) -> int:
+        """The oldest computes a token a step, so no trace takes longer than all its tokens one by one."""
+        return sum(request.max_total_tokens * request.params.n for request in self.requests.values())
+
+    def _judge_the_end(self) -> None:
+        assert self.pool.num_used == 0
+        assert self.scheduler.cache_use().num_wasted_slots == 0
+        assert self.pool.num_cached == 0 or self.trace.cache
+        for (request_id, index), heard in self.samples.items():
+            self._judge_sample(self.requests[request_id], index, heard)
+
+    def _judge_sample(self, request: Request, index: int, heard: list[Delta]) -> None:
+        tokens = [token for delta in heard for token in delta.tokens]
+        expected, finish = alone(request, index)
+        self.seen[f"finish {heard[-1].finish}"] += 1
+        if heard[-1].finish in (Finish.ABORT, Finish.ERROR):
+            assert tokens == expected[: len(tokens)]
+        else:
+            assert (tokens, heard[-1].finish) == (expected, finish)
+            assert heard[-1].stop_token == (tokens[-1] if finish is Finish.STOP else None)
+            self._judge_told(request, index, heard)
+        if request.params.logprobs is not None:
+            assert [entry.token for delta in heard for entry in delta.logprobs] == tokens
+
+    def _judge_told(self, request: Request, index: int, heard: list[Delta]) -> None:
+        told = tuple(entry.token for delta in heard for entry in delta.prompt_logprobs)
+        if request.params.prompt_logprobs is None:
+            assert told == ()
+        elif index == 0 and not any(abort.request_id == request.id for abort in self.trace.aborts):
+            assert told == request.prompt[1:]
+
+
+def alone(request: Request, index: int) -> tuple[list[int], Finish]:
+    """What sample `index` says with nobody else around, by the rules of the words alone."""
+    params = request.params
+    sequence = Sequence(0, request, index, list(request.prompt))
+    while True:
+        ends = () if params.ignore_eos else request.eos_ids
+        banned = (*ends, *(params.stop_token_ids or ())) if sequence.num_output < params.min_tokens else ()
+        draw = Draw(params, (index,), sequence.tokens, sequence.num_prompt, banned)
+        token = choose_token(draw, index, VOCAB_SIZE)
+        sequence.tokens.append(token)
+        finish = sequence.finish_after(token)
+        if finish is not None:
+            return sequence.tokens[sequence.num_prompt :], finish

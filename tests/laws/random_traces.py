@@ -1,0 +1,84 @@
+"""Random traces for the scheduler's laws. Knows: how to make one from a `Random`. Does not know: the laws."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from quire.request import Request, SamplingParams
+from quire.scheduling.limits import SchedulerLimits
+
+VOCAB_SIZE = 7
+EOS = 0
+
+
+@dataclass(frozen=True)
+class Abort:
+    """Before step `at`, or between its schedule and its settle: end a request, or one sample of it."""
+
+    at: int
+    request_id: str
+    index: int | None
+    amid: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Limits, a pool, who arrives before which step, who goes away, and which steps' works fail."""
+
+    limits: SchedulerLimits
+    num_blocks: int
+    cache: bool
+    arrivals: tuple[tuple[int, Request], ...]
+    aborts: tuple[Abort, ...]
+    failures: tuple[int, ...]
+
+
+def trace_of(random: Random) -> Trace:
+    """Small pools, small budgets, few tokens: everything that can collide does."""
+    block_size = random.choice((1, 2, 3, 4, 8, 16))
+    max_num_seqs = random.randint(1, 8)
+    num_slots = random.choice((24, 32, 48, 96))
+    limits = SchedulerLimits(
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=random.choice((1, 2, 3, 5, 8, 16, 64)),
+        max_model_len=num_slots,
+        block_size=block_size,
+    )
+    prefixes = [_tokens(random, random.randint(1, 20)) for _ in range(2)]
+    requests = [_request(random, f"r{number}", max_num_seqs, prefixes) for number in range(random.randint(1, 7))]
+    arrivals = tuple((random.choice((0, 0, random.randint(0, 30))), request) for request in requests)
+    return Trace(
+        limits=limits,
+        num_blocks=max(1, num_slots // block_size),
+        cache=random.choice((True, True, False)),
+        arrivals=tuple(sorted(arrivals, key=lambda arrival: arrival[0])),
+        aborts=tuple(_abort(random, request) for request in requests if random.randint(1, 8) == 1),
+        failures=(random.randint(0, 20),) if random.randint(1, 10) == 1 else (),
+    )
+
+
+def _request(random: Random, name: str, max_num_seqs: int, prefixes: list[tuple[int, ...]]) -> Request:
+    prompt = random.choice((*prefixes, ())) + _tokens(random, random.choice((1, 2, 5, 12)))
+    max_tokens = random.randint(1, 12)
+    params = SamplingParams(
+        n=min(max_num_seqs, random.choice((1, 1, 1, 2, 3, 8))),
+        temperature=random.choice((0.0, 1.0, 1.0)),
+        seed=random.randint(0, 3),
+        max_tokens=max_tokens,
+        min_tokens=random.choice((0, 0, random.randint(0, max_tokens))),
+        ignore_eos=random.choice((True, False, False)),
+        stop_token_ids=random.choice(((), (), (1,))),
+        logprobs=random.choice((None, None, 2)),
+        prompt_logprobs=random.choice((None, None, None, None, 1)),
+    )
+    return Request(name, prompt, params, eos_ids=(EOS,), cache_salt=random.choice(("", "", "other")))
+
+
+def _abort(random: Random, request: Request) -> Abort:
+    index = random.choice((None, random.randrange(request.params.n)))
+    return Abort(random.randint(0, 25), request.id, index, random.choice((True, False)))
+
+
+def _tokens(random: Random, count: int) -> tuple[int, ...]:
+    return tuple(random.randrange(VOCAB_SIZE) for _ in range(count))

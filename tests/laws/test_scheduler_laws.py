@@ -1,0 +1,75 @@
+"""The scheduler's laws over random traces: conservation, one end each, equal outputs, progress, no starvation.
+
+Knows: how many traces are enough. Does not know: the laws (`lawful_run.py`) or the traces (`random_traces.py`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lawful_run import LawfulRun
+from random_traces import trace_of
+
+from quire.cache.prefix import PrefixIndex
+from quire.errors import InternalError
+from quire.scheduling.holdings import Holdings
+from quire.scheduling.line import Line
+
+NUM_TRACES = 10_000
+NUM_PARTS = 10
+
+
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_ten_thousand_traces_keep_the_laws(part: int) -> None:
+    seen: Counter[str] = Counter()
+    each = NUM_TRACES // NUM_PARTS
+    for seed in range(part * each, (part + 1) * each):
+        try:
+            seen += LawfulRun(trace_of(Random(seed))).run()
+        except Exception as error:
+            raise AssertionError(f"trace {seed} breaks a law: {error}") from error
+    for event in ("preempted", "cached", "copies", "parted", "aborted", "refused"):
+        assert seen[event] >= each // 20, f"the traces hardly ever meet this: {event} in {seen}"
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(st.randoms(use_true_random=False))
+def test_traces_that_hypothesis_thinks_of_keep_the_laws(random: Random) -> None:
+    LawfulRun(trace_of(random)).run()
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "sabotage"),
+    [
+        (Holdings, "_is_shared", _never),  # a shared block is written without a copy
+        (PrefixIndex, "forget", _nothing),  # an evicted block is still found
+        (Holdings, "spoil", None),  # control: never called where nothing fails
+        (Holdings, "let_go", _nothing),  # blocks are lost
+        (Line, "put_back", lambda line: line.running.pop()),  # who is put back is forgotten
+    ],
+)
+def test_the_laws_have_teeth(
+    monkeypatch: pytest.MonkeyPatch, room: type, name: str, sabotage: Callable[..., object] | None
+) -> None:
+    if sabotage is not None:
+        monkeypatch.setattr(room, name, sabotage)
+    caught = 0
+    for seed in range(60):
+        try:
+            LawfulRun(trace_of(Random(seed))).run()
+        except (InternalError, AssertionError, KeyError, ValueError, IndexError):
+            caught += 1
+    assert (caught > 0) == (sabotage is not None)
