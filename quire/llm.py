@@ -5,10 +5,11 @@ Knows: the engine, the tokenizer and the template. Does not know: HTTP, asyncio,
 
 from __future__ import annotations
 
+import collections
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -70,8 +71,14 @@ class LLM:
         """
         listed = _as_list(prompts)
         params = self._params_for(len(listed), sampling_params)
-        answers = [self._open(prompt, each) for prompt, each in zip(listed, params, strict=True)]
-        self._run(answers)
+        answers: list[Answer] = []
+        try:
+            for prompt, each in zip(listed, params, strict=True):
+                answers.append(self._open(prompt, each))
+            while not all(answer.output.finished for answer in answers):
+                collections.deque(self._step(answers), maxlen=0)
+        finally:
+            self._leave(answers)
         return [answer.output for answer in answers]
 
     def chat(
@@ -89,16 +96,17 @@ class LLM:
 
     def stream(
         self, prompt: Prompt, params: SamplingParams, on_text: Callable[[str], None] | None = None
-    ) -> Iterator[str]:
-        """Text of sample 0 as it comes. Leaving the iterator early aborts the request."""
+    ) -> Generator[str, None, RequestOutput]:
+        """Text of sample 0 as it comes; the generator returns the whole answer. Leaving it early aborts the request."""
         answer = self._open(prompt, params)
         try:
             while not answer.output.finished:
                 text = "".join(text for index, text in self._step([answer]) if index == 0)
                 if text:
                     yield text
+            return answer.output
         finally:
-            self.engine.abort(answer.request.id)
+            self._leave([answer])
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """The conversation as `generate` and `stream` take it: rendered by the template, BOS and all."""
@@ -163,15 +171,10 @@ class LLM:
             )
         return text, tuple(ids)
 
-    def _run(self, answers: list[Answer]) -> None:
-        try:
-            while not all(answer.output.finished for answer in answers):
-                for _ in self._step(answers):
-                    pass
-        finally:
-            for answer in answers:
-                if not answer.output.finished:
-                    self.engine.abort(answer.request.id)
+    def _leave(self, answers: list[Answer]) -> None:
+        """Nothing of these requests stays in the engine, however they ended."""
+        for answer in answers:
+            self.engine.abort(answer.request.id)
 
     def _step(self, answers: Sequence[Answer]) -> Iterator[tuple[int, str]]:
         """One engine step: (sample index, new text) of what these answers gained."""
@@ -181,8 +184,8 @@ class LLM:
             answer = by_id.get(delta.request_id)
             if answer is not None:
                 yield delta.index, answer.take(delta)
-                if answer.output.finished and delta.finish is None:
-                    self.engine.abort(answer.request.id)  # a stop string ended it before the engine did
+                if delta.finish is None and answer.output.outputs[delta.index].finish_reason is not None:
+                    self.engine.abort(answer.request.id, delta.index)  # a stop string ended it before the engine did
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

@@ -1,0 +1,77 @@
+"""A request is valid or it does not exist: every field's range, and how ends are decided."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quire.errors import RequestError
+from quire.request import Finish, Request, SamplingParams, Sequence
+
+OUT_OF_RANGE = {
+    "n": [0, 129, True, 1.0, "1"],
+    "temperature": [-0.1, 2.1, math.nan, math.inf, None, "1", True],
+    "top_p": [0.0, 1.1, math.nan],
+    "top_k": [-2, 1.5],
+    "min_p": [-0.1, 1.1],
+    "presence_penalty": [-2.1, 2.1],
+    "frequency_penalty": [-2.1, math.inf],
+    "repetition_penalty": [0.0, -1.0, 11.0],
+    "seed": [2**63, -(2**63) - 1, 0.5],
+    "max_tokens": [0, -1, 1.5],
+    "min_tokens": [-1, 17],
+    "logprobs": [-1, 21],
+    "prompt_logprobs": [-1, 21],
+    "stop": [[""], ["x"] * 17, ["x" * 1025], [3]],
+    "stop_token_ids": [[-1], ["a"], [2**31]],
+    "logit_bias": [{1: 101.0}, {1: math.nan}, {-1: 1.0}, {"a": 1.0}, dict.fromkeys(range(1025), 1.0)],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in OUT_OF_RANGE.items() for value in values]
+)
+def test_a_value_out_of_range_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(RequestError) as caught:
+        SamplingParams(**{name: value})
+    assert caught.value.param == name
+    assert name.split("_")[0] in caught.value.message
+
+
+@given(st.one_of(st.none(), st.text(min_size=1, max_size=5), st.lists(st.text(min_size=1, max_size=5), max_size=4)))
+def test_stop_strings_are_a_tuple_whatever_was_given(stop: object) -> None:
+    stops = SamplingParams(stop=stop).stop_strings  # type: ignore[arg-type]
+    assert isinstance(stops, tuple)
+    assert list(stops) == ([] if stop is None else [stop] if isinstance(stop, str) else list(stop))  # type: ignore[call-overload]
+
+
+def test_a_request_needs_tokens_a_seed_and_an_end() -> None:
+    for prompt, params in [
+        ((), SamplingParams(seed=1)),
+        ((1,), SamplingParams()),
+        ((1,), SamplingParams(seed=1, max_tokens=None)),
+    ]:
+        with pytest.raises(RequestError):
+            Request("r", prompt, params)
+
+
+@pytest.mark.parametrize(
+    ("params", "drawn", "expected"),
+    [
+        (SamplingParams(seed=1, max_tokens=3), [9], Finish.STOP),
+        (SamplingParams(seed=1, max_tokens=3, ignore_eos=True), [9], None),
+        (SamplingParams(seed=1, max_tokens=3, ignore_eos=True), [9, 9, 9], Finish.LENGTH),
+        (SamplingParams(seed=1, max_tokens=3, stop_token_ids=[4]), [5, 4], Finish.STOP),
+        (SamplingParams(seed=1, max_tokens=3, min_tokens=2), [9], None),
+        (SamplingParams(seed=1, max_tokens=3, min_tokens=2), [5, 9], Finish.STOP),
+        (SamplingParams(seed=1, max_tokens=1), [9], Finish.STOP),
+    ],
+)
+def test_the_first_reason_to_end_counts(params: SamplingParams, drawn: list[int], expected: Finish | None) -> None:
+    request = Request("r", (1, 2), params, eos_ids=(9,))
+    sequence = Sequence(1, request, tokens=[1, 2, *drawn], num_computed=2)
+    assert sequence.finish_after(drawn[-1]) is expected
+    assert sequence.num_owed == len(drawn)
