@@ -26,6 +26,7 @@ class Answer:
                 params.stop_strings,
                 include_stop=params.include_stop_str_in_output,
                 skip_special_tokens=params.skip_special_tokens,
+                min_tokens=params.min_tokens,
             )
             for _ in range(params.n)
         ]
