@@ -1,0 +1,85 @@
+"""Grouped-query attention over the paged cache, with rotary positions.
+
+Knows: its projections and which layer of the cache is its own. Does not know: pages' owners, the block around it.
+
+Legend: T tokens, H hidden, Q query heads, G kv heads, D head_dim, N = (Q + 2G) * D.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quire.layers.forward import Forward
+from quire.layers.linear import Linear
+from quire.layers.norm import Norm
+from quire.layers.rotary import Rotary
+from quire.layers.source import Float32, Source
+from quire.ops.attention import attention
+from quire.ops.rope_store import rope_store
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Shape of an attention layer."""
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """residual += output(softmax(q k^T / sqrt(D)) v); q and k normalised per head where the family does."""
+
+    layer: int
+    heads: Heads
+    scale: float
+    eps: float
+    rotary: Rotary
+    qkv: Linear
+    output: Linear
+    q_norm_D: Float32 | None
+    k_norm_D: Float32 | None
+
+    @classmethod
+    def load(
+        cls,
+        source: Source,
+        prefix: str,
+        layer: int,
+        hidden_size: int,
+        heads: Heads,
+        rotary: Rotary,
+        *,
+        qkv_bias: bool = False,
+        output_bias: bool = False,
+        head_norm_eps: float | None = None,
+    ) -> Attention:
+        """Reads q_proj, k_proj, v_proj and o_proj under `prefix`; with `head_norm_eps` also q_norm and k_norm."""
+        q_size, kv_size = heads.num_heads * heads.head_dim, heads.num_kv_heads * heads.head_dim
+        parts = {"q_proj": q_size, "k_proj": kv_size, "v_proj": kv_size}
+        qkv = Linear.load(source, prefix, parts, hidden_size, qkv_bias)
+        output = Linear.load(source, prefix, {"o_proj": hidden_size}, q_size, output_bias)
+        q_norm = k_norm = None
+        if head_norm_eps is not None:
+            q_norm = Norm.load(source, f"{prefix}.q_norm", heads.head_dim, head_norm_eps).weight_H
+            k_norm = Norm.load(source, f"{prefix}.k_norm", heads.head_dim, head_norm_eps).weight_H
+        scale = heads.head_dim**-0.5
+        return cls(layer, heads, scale, head_norm_eps or 0.0, rotary, qkv, output, q_norm, k_norm)
+
+    def __call__(self, x_TH: Float32, residual_TH: Float32, forward: Forward) -> None:
+        """Stores K and V of the step's tokens, then adds to `residual_TH`."""
+        device, arena, kv, heads, num_tokens = forward.device, forward.arena, forward.kv, self.heads, len(x_TH)
+        qkv_TN = arena.view("qkv", (num_tokens, self.qkv.num_outputs))
+        q_TQD = arena.view("q", (num_tokens, heads.num_heads, heads.head_dim))
+        mixed_TK = arena.view("mixed", (num_tokens, heads.num_heads * heads.head_dim))
+        self.qkv(device, x_TH, qkv_TN)
+        rope_store(
+            device, qkv_TN, forward.positions_T, forward.slots_T, self.rotary.cos_PD2, self.rotary.sin_PD2,
+            kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD,
+        )  # fmt: skip
+        attention(
+            device, q_TQD, kv, self.layer, forward.query_starts_S1, forward.seq_lens_S, forward.block_tables_SB,
+            self.scale, mixed_TK,
+        )  # fmt: skip
+        self.output(device, mixed_TK, residual_TH, True)

@@ -1,0 +1,43 @@
+"""What one step hands to the model.
+
+Knows: arrays and where they live. Does not know: requests, or who built it (`runner/inputs.py` does).
+
+Legend: T tokens in the step, S sequences in the step, B blocks a table row, R rows whose logits are wanted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from quire.ops.arena import Arena
+    from quire.ops.device import Device
+    from quire.ops.kv_cache import KVCache
+
+Int32 = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One step. Arrays are C-contiguous int32.
+
+    Sequence s owns rows `query_starts_S1[s]:query_starts_S1[s + 1]`, which are the last positions of its
+    `seq_lens_S[s]` tokens. Row t stands at `positions_T[t]`; its K and V go to slot `slots_T[t]` = block * block_size +
+    offset; `block_tables_SB` lists the blocks of every sequence, padded with anything. `rows_R` is what `Model.forward`
+    makes logits of; None is every row.
+    """
+
+    device: Device
+    arena: Arena
+    ids_T: Int32
+    positions_T: Int32
+    slots_T: Int32
+    query_starts_S1: Int32
+    seq_lens_S: Int32
+    block_tables_SB: Int32
+    kv: KVCache
+    rows_R: Int32 | None = None

@@ -1,0 +1,107 @@
+"""What the families share: the decoder block, and the model around it.
+
+Knows: the order of layers. Does not know: what a family adds, requests, files.
+
+Legend: T tokens, H hidden, R chosen rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quire.layers.attention import Attention, Heads
+from quire.layers.embedding import Embedding, load_embedding_and_head
+from quire.layers.forward import Forward, Int32
+from quire.layers.linear import Linear
+from quire.layers.mlp import MLP
+from quire.layers.norm import Norm
+from quire.layers.source import Float32, Source
+from quire.model_spec import ModelSpec
+from quire.ops.arena import Arena
+from quire.ops.gather import gather_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """x += attention(norm(x)); x += mlp(norm(x))."""
+
+    input_norm: Norm
+    attention: Attention
+    post_norm: Norm
+    mlp: MLP
+
+    def __call__(self, x_TH: Float32, normed_TH: Float32, forward: Forward) -> None:
+        """Updates `x_TH` in place; `normed_TH` is scratch."""
+        device = forward.device
+        self.input_norm(device, x_TH, normed_TH)
+        self.attention(normed_TH, x_TH, forward)
+        self.post_norm(device, x_TH, normed_TH)
+        self.mlp(normed_TH, x_TH, forward)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A decoder. Arrays it returns are arena views, valid until the same method is called again."""
+
+    spec: ModelSpec
+    embedding: Embedding
+    blocks: tuple[Block, ...]
+    norm: Norm
+    head: Linear
+
+    def hidden(self, forward: Forward) -> Float32:
+        """hidden_TH after the last block, before the final norm. K and V of every row are in the cache afterwards."""
+        shape = (len(forward.ids_T), self.spec.hidden_size)
+        x_TH, normed_TH = forward.arena.view("hidden", shape), forward.arena.view("normed", shape)
+        self.embedding(forward.device, forward.ids_T, x_TH)
+        for block in self.blocks:
+            block(x_TH, normed_TH, forward)
+        return x_TH
+
+    def logits(self, forward: Forward, hidden_TH: Float32, rows_R: Int32) -> Float32:
+        """logits_RV float32 of the chosen rows; only they are normalised and multiplied by the head."""
+        chosen_RH = forward.arena.view("chosen", (len(rows_R), self.spec.hidden_size))
+        logits_RV = forward.arena.view("logits", (len(rows_R), self.spec.vocab_size))
+        gather_rows(forward.device, hidden_TH, rows_R, chosen_RH)
+        self.norm(forward.device, chosen_RH, chosen_RH)
+        self.head(forward.device, chosen_RH, logits_RV)
+        return logits_RV
+
+    def forward(self, forward: Forward) -> Float32:
+        """logits_RV of `forward.rows_R`; of every row where that is None."""
+        hidden_TH = self.hidden(forward)
+        if forward.rows_R is not None:
+            return self.logits(forward, hidden_TH, forward.rows_R)
+        logits_TV = forward.arena.view("logits", (len(hidden_TH), self.spec.vocab_size))
+        normed_TH = forward.arena.view("normed", hidden_TH.shape)
+        self.norm(forward.device, hidden_TH, normed_TH)
+        self.head(forward.device, normed_TH, logits_TV)
+        return logits_TV
+
+    def reserve(self, arena: Arena, num_tokens: int, num_rows: int) -> None:
+        """Grow the arena for steps of `num_tokens` rows and `num_rows` logits once, so that no step grows it."""
+        spec = self.spec
+        for name, width in (("hidden", spec.hidden_size), ("normed", spec.hidden_size), *_widths(spec)):
+            arena.view(name, (num_tokens, width))
+        arena.view("chosen", (num_rows, spec.hidden_size))
+        arena.view("logits", (num_rows, spec.vocab_size))
+
+
+def _widths(spec: ModelSpec) -> tuple[tuple[str, int], ...]:
+    """Buffers of attention and MLP and their floats a token."""
+    qkv = spec.q_size + 2 * spec.kv_size
+    wide = spec.intermediate_size
+    return ("qkv", qkv), ("q", spec.q_size), ("mixed", spec.q_size), ("gate_up", 2 * wide), ("mlp_hidden", wide)
+
+
+def load_decoder(spec: ModelSpec, source: Source, load_block: Callable[[int, str], Block]) -> Model:
+    """The model with the checkpoint's usual names; `load_block(index, prefix)` is what a family draws."""
+    embedding, head = load_embedding_and_head(source, spec.vocab_size, spec.hidden_size, spec.tied_head)
+    blocks = tuple(load_block(index, f"model.layers.{index}") for index in range(spec.num_layers))
+    return Model(spec, embedding, blocks, Norm.load(source, "model.norm", spec.hidden_size, spec.rms_norm_eps), head)
+
+
+def heads_of(spec: ModelSpec) -> Heads:
+    """The shape of every attention layer."""
+    return Heads(spec.num_heads, spec.num_kv_heads, spec.head_dim)

@@ -1,0 +1,44 @@
+"""Weight formats: the folder is the registry, a format is a file.
+
+Knows: what a format must offer. Does not know: models, files, layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Any, Protocol
+
+from quire.errors import InvalidSetting
+from quire.ops.device import Device
+
+FORMATS = ("none",)
+
+
+class WeightFormat(Protocol):
+    """How the weight of a linear layer is read, held and multiplied.
+
+    A layer may be several checkpoint modules joined along their outputs ("parts", such as q, k and v).
+    """
+
+    def wanted(self, name: str, num_outputs: int, num_inputs: int) -> dict[str, tuple[int, ...]]:
+        """Tensors of the checkpoint that one part, the module `name`, is read from, with their shapes."""
+        ...
+
+    def hold(self, parts: Sequence[Mapping[str, Any]]) -> Any:
+        """Pack the parts into one weight. Each part maps the names that `wanted` gave, in order, to arrays."""
+        ...
+
+    def multiply(
+        self, device: Device, x_TK: Any, weight: Any, out_TN: Any, bias_N: Any = None, accumulate: bool = False
+    ) -> None:
+        """out = x W^T (+ bias) (+ out), as `ops.linear.linear` says."""
+        ...
+
+
+def find_format(name: str, device: Device, dtype: str) -> WeightFormat:
+    """The format `name` for activations and weights of `dtype` (bfloat16 or float32). Raises `InvalidSetting`."""
+    if name not in FORMATS:
+        raise InvalidSetting("--quantization has no such value", got=name, allowed=", ".join(FORMATS))
+    found: WeightFormat = import_module(f"quire.quant.{name}").make(device, dtype)
+    return found
