@@ -1,0 +1,156 @@
+"""Prometheus metrics: counters and histograms fed by events, rendered when they are scraped.
+
+Names are the field's (after `quire_`); times are in seconds. Every metric's doc line is what /metrics and the
+documentation print.
+
+Knows: `StepStats` and `RequestStats`. Does not know: the engine, HTTP, clocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
+
+from quire.events import RequestStats, StepStats
+
+Family = TypeVar("Family", bound=MetricWrapperBase)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+FIRST_TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+TOKEN_GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+WHOLE_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
+STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDoc:
+    """One metric as the documentation shows it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    doc: str
+
+
+class Metrics:
+    """All metrics of one server, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=True)
+        self._families: list[MetricWrapperBase] = []
+        self._make_state()
+        self._make_totals()
+        self._make_times()
+
+    def on_step(self, stats: StepStats) -> None:
+        """Take one step's figures in; given to `EngineClient.on_stats`."""
+        self._running.set(stats.num_running)
+        self._waiting.set(stats.num_waiting)
+        cache = stats.cache
+        self._used.set(cache.num_used)
+        self._cached.set(cache.num_cached)
+        self._free.set(cache.num_free)
+        self._usage.set(cache.num_used / cache.num_blocks if cache.num_blocks else 0.0)
+        self._waste.set(cache.waste_share)
+        self._prompt_tokens.inc(stats.num_prompt_tokens)
+        self._output_tokens.inc(stats.num_output_tokens)
+        self._hit_tokens.inc(stats.num_cached_tokens)
+        self._preemptions.inc(stats.num_preempted)
+        self._step_s.observe(stats.seconds)
+        self._step_tokens.inc(stats.num_prompt_tokens + stats.num_output_tokens)
+
+    def on_request(self, stats: RequestStats) -> None:
+        """Take one finished HTTP request in."""
+        self._requests.labels(stats.route, str(stats.status)).inc()
+        if stats.queue_to_first_token_s is not None:
+            self._first_token_s.observe(stats.queue_to_first_token_s)
+        if stats.num_output_tokens:
+            self._finished.labels(stats.finish).inc()
+            self._whole_s.observe(stats.total_s)
+
+    def on_token_gap(self, seconds: float) -> None:
+        """Time between two tokens of one sample, as the server saw them."""
+        self._token_gap_s.observe(seconds)
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(_Shown(self._registry))
+
+    def docs(self) -> list[MetricDoc]:
+        """Every metric with its kind, labels and meaning, in the order in which they are shown."""
+        return [_doc(family) for family in self._families]
+
+    def _make_state(self) -> None:
+        self._running = self._gauge("num_requests_running", "Requests being computed after the last step.")
+        self._waiting = self._gauge("num_requests_waiting", "Requests waiting for a place after the last step.")
+        blocks = self._gauge(
+            "kv_blocks",
+            "Blocks of the KV cache by state: used by a request, cached (free, content kept for reuse), or free.",
+            ("state",),
+        )
+        self._used, self._cached, self._free = (blocks.labels(state) for state in ("used", "cached", "free"))
+        self._usage = self._gauge("kv_cache_usage_perc", "Share of the KV cache's blocks that requests use, 0 to 1.")
+        self._waste = self._gauge(
+            "kv_cache_waste_share", "Share of the token slots in used blocks that hold no token, 0 to 1."
+        )
+
+    def _make_totals(self) -> None:
+        self._prompt_tokens = self._counter("prompt_tokens_total", "Prompt tokens computed.")
+        self._output_tokens = self._counter("generation_tokens_total", "Tokens generated.")
+        self._hit_tokens = self._counter(
+            "prefix_cache_hits_total", "Prompt tokens that came from the prefix cache and were not computed."
+        )
+        self._preemptions = self._counter("num_preemptions_total", "Requests put back to make room for older ones.")
+        self._step_tokens = self._counter("step_tokens_total", "Tokens of all steps, prompt and generated together.")
+        self._requests = self._counter("http_requests_total", "HTTP requests by route and status.", ("route", "status"))
+        self._finished = self._counter(
+            "request_success_total", "Requests that generated tokens, by why they ended.", ("finished_reason",)
+        )
+
+    def _make_times(self) -> None:
+        self._first_token_s = self._histogram(
+            "time_to_first_token_seconds", "From the request's arrival to its first token.", FIRST_TOKEN_S
+        )
+        self._token_gap_s = self._histogram(
+            "inter_token_latency_seconds", "Between two consecutive tokens of a sample.", TOKEN_GAP_S
+        )
+        self._whole_s = self._histogram(
+            "e2e_request_latency_seconds", "From the request's arrival to the end of its answer.", WHOLE_S
+        )
+        self._step_s = self._histogram("step_seconds", "Duration of one step of the engine.", STEP_S)
+
+    def _gauge(self, name: str, doc: str, labels: Sequence[str] = ()) -> Gauge:
+        return self._keep(Gauge(f"quire_{name}", doc, labels, registry=self._registry))
+
+    def _counter(self, name: str, doc: str, labels: Sequence[str] = ()) -> Counter:
+        return self._keep(Counter(f"quire_{name}", doc, labels, registry=self._registry))
+
+    def _histogram(self, name: str, doc: str, buckets: Sequence[float]) -> Histogram:
+        return self._keep(Histogram(f"quire_{name}", doc, registry=self._registry, buckets=buckets))
+
+    def _keep(self, family: Family) -> Family:
+        self._families.append(family)
+        return family
+
+
+class _Shown(Collector):
+    """The registry without `_created` series: they double the lines and say only when the server started."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics, thinned out."""
+        for metric in self._registry.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+def _doc(family: MetricWrapperBase) -> MetricDoc:
+    metric = next(iter(family.describe()))
+    name = metric.name + ("_total" if metric.type == "counter" else "")
+    return MetricDoc(name, metric.type, tuple(family._labelnames), metric.documentation)

@@ -1,0 +1,119 @@
+"""Who may come in, from where, and with how much: the key, browser origins, the size of a body.
+
+Knows: headers and bytes. Does not know: routes (but /health, which is open), JSON, models. Never reads Host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import Sequence
+
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from quire.errors import BodyTooLarge, RequestError, Unauthorized
+
+OPEN_PATHS = ("/health",)
+BODY_TIMEOUT_S = 60.0
+
+
+class RequireKey:
+    """ASGI: refuses every request without the key, before routing. Compared in constant time, as SHA-256."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._digest = hashlib.sha256(key.encode("utf-8")).digest()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on, or raise `Unauthorized`."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._may_enter(scope):
+            raise Unauthorized(
+                "this server needs a key, and the one given is missing or wrong",
+                hint="Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'.",
+            )
+        await self._app(scope, receive, send)
+
+    def _may_enter(self, scope: Scope) -> bool:
+        digests = (hashlib.sha256(key).digest() for key in _keys(scope))
+        return sum(hmac.compare_digest(digest, self._digest) for digest in digests) > 0
+
+
+def _keys(scope: Scope) -> list[bytes]:
+    """At most one key of each kind: more of a header would only help someone who guesses."""
+    found: dict[bytes, bytes] = {}
+    for name, value in scope["headers"]:
+        if name == b"x-api-key":
+            found.setdefault(name, value.strip())
+        elif name == b"authorization":
+            scheme, _, key = value.partition(b" ")
+            if scheme.lower() == b"bearer":
+                found.setdefault(name, key.strip())
+    return list(found.values())
+
+
+class BodyLimit:
+    """ASGI: refuses a body over `max_bytes`, by its declared length or while it is read; a slow one times out."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the call on with a `receive` that counts."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        self._check(_declared_bytes(scope))
+        num_bytes = 0
+
+        async def counted() -> Message:
+            nonlocal num_bytes
+            message = await receive()
+            num_bytes += len(message.get("body", b""))
+            self._check(num_bytes)
+            return message
+
+        await self._app(scope, counted, send)
+
+    def _check(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise BodyTooLarge("the body is too large", got=f"{num_bytes} bytes", allowed=f"{self._max_bytes} bytes")
+
+
+def _declared_bytes(scope: Scope) -> int:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit() and len(value) < 20:
+            return int(value)
+    return 0
+
+
+async def read_body(receive: Receive) -> bytes:
+    """All bytes of the body. Raises `RequestError` if they do not come in time, `ClientDisconnect` if it leaves."""
+    parts: list[bytes] = []
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return b"".join(parts)
+    except TimeoutError:
+        raise RequestError("the body did not come in time", allowed=f"{BODY_TIMEOUT_S:.0f} s") from None
+
+
+def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """ASGI: let browsers from these origins call the API. Preflights need no key; they say nothing but this list."""
+    return CORSMiddleware(
+        app,
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["x-request-id"],
+    )

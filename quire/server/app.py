@@ -1,0 +1,62 @@
+"""The table of routes, and the layers around it. No logic.
+
+    Recorder > CORS > Guard > RequireKey > BodyLimit > router
+
+Knows: what is reachable, and in which order a call passes. Does not know: how anything is done.
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from quire.server import routes
+from quire.server.access import BodyLimit, RequireKey, allow_origins
+from quire.server.failures import Guard
+from quire.server.record import Recorder
+from quire.server.service import Service
+
+ROUTES = (
+    ("/v1/models", "GET", routes.list_models),
+    ("/v1/models/{id:path}", "GET", routes.show_model),
+    ("/v1/chat/completions", "POST", routes.chat),
+    ("/v1/completions", "POST", routes.complete),
+    ("/tokenize", "POST", routes.tokenize),
+    ("/detokenize", "POST", routes.detokenize),
+    ("/health", "GET", routes.health),
+    ("/metrics", "GET", routes.metrics),
+    ("/version", "GET", routes.version),
+)
+
+
+def create_app(service: Service) -> Starlette:
+    """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
+    service.client.on_stats = service.metrics.on_step
+    app = Starlette(
+        routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in ROUTES],
+        middleware=_layers(service),
+        exception_handlers={HTTPException: _pass_on},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _layers(service: Service) -> list[Middleware]:
+    settings = service.settings
+    layers = [Middleware(Recorder, metrics=service.metrics, now=service.now)]
+    if settings.cors_origins:
+        layers.append(Middleware(allow_origins, origins=settings.cors_origins))
+    layers.append(Middleware(Guard))
+    if settings.api_key is not None:
+        layers.append(Middleware(RequireKey, key=settings.api_key))
+    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
+    return layers
+
+
+async def _pass_on(request: Request, error: Exception) -> Response:
+    """The router's own errors go to the Guard, like all others."""
+    raise error

@@ -1,0 +1,32 @@
+"""How uvicorn serves the application: protocol, limits and silence. Who starts and stops it is the caller's affair.
+
+Knows: uvicorn's settings. Does not know: routes, engines, signals.
+"""
+
+from __future__ import annotations
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from quire.server.protocol import HttpProtocol
+
+BACKLOG = 2048
+DRAIN_S = 10  # how long open answers may go on after the order to stop
+KEEP_ALIVE_S = 30
+
+
+def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S) -> uvicorn.Config:
+    """HTTP by httptools with a bounded head, no websockets, no proxy headers, log lines only through `observe/log`."""
+    return uvicorn.Config(
+        app,
+        http=HttpProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=drain_s,
+    )

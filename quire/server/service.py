@@ -1,0 +1,102 @@
+"""What the routes need, in one frozen bundle. Clocks and randomness come in here, so that tests can fix them.
+
+Knows: the engine's client, tokenizer, template, settings, names. Does not know: HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from quire.engine.client import EngineClient
+from quire.errors import ModelNotFound
+from quire.model_spec import GenerationDefaults, ModelSpec
+from quire.observe.metrics import Metrics
+from quire.plan import Plan
+from quire.server.door import Door
+from quire.settings import ServerSettings
+from quire.text.template import ChatTemplate
+from quire.text.tokenizer import Tokenizer
+
+ASIDE_CHARACTERS = 4096  # encoding this much takes about 1 ms; more would be felt by other streams
+ASIDE_THREADS = 2
+DEFAULT_NAME = "default"
+T = TypeVar("T")
+
+
+def _threads() -> Executor:
+    return ThreadPoolExecutor(ASIDE_THREADS, "quire-text")
+
+
+def _seed() -> int:
+    return secrets.randbits(63)
+
+
+def _this_second() -> int:
+    return int(time.time())
+
+
+def _fresh_id() -> str:
+    return uuid.uuid4().hex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One served model. `names[0]` is what answers carry; `now` is steady seconds, `wall` seconds since 1970.
+
+    `created` is when the server started, in seconds since 1970.
+    """
+
+    client: EngineClient
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    plan: Plan
+    spec: ModelSpec
+    settings: ServerSettings
+    names: tuple[str, ...]
+    version: str
+    defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
+    metrics: Metrics = field(default_factory=Metrics)
+    door: Door = field(default_factory=Door)
+    threads: Executor = field(default_factory=_threads)
+    now: Callable[[], float] = time.monotonic
+    wall: Callable[[], float] = time.time
+    seed: Callable[[], int] = _seed
+    fresh_id: Callable[[], str] = _fresh_id
+    created: int = field(default_factory=_this_second)
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model has; the tokenizer may know fewer."""
+        return self.spec.vocab_size
+
+    @property
+    def fingerprint(self) -> str:
+        """OpenAI's system_fingerprint: what has to be equal for equal seeds to give equal answers."""
+        return f"quire-{self.version}-{self.plan.dtype}-{self.plan.quantization}"
+
+    def name_of(self, asked: str | None) -> str:
+        """The served name behind a request's `model`; absent and `default` mean the first. Raises `ModelNotFound`."""
+        if asked is None or asked == DEFAULT_NAME:
+            return self.names[0]
+        if asked not in self.names:
+            allowed = ", ".join([*self.names, DEFAULT_NAME])
+            raise ModelNotFound("this model is not served here", got=asked, allowed=allowed, param="model")
+        return asked
+
+    @property
+    def max_inside(self) -> int:
+        """Most requests running or waiting at once."""
+        return self.plan.max_num_seqs + self.settings.max_waiting
+
+    async def aside(self, num_characters: int, call: Callable[..., T], *arguments: object) -> T:
+        """`call(*arguments)`, in a thread if it has much text to read."""
+        if num_characters < ASIDE_CHARACTERS:
+            return call(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.threads, call, *arguments)

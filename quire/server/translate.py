@@ -1,0 +1,250 @@
+"""A body to what the engine computes and how the answer is told: the only place where OpenAI's words become ours.
+
+Knows: OpenAI's defaults, the model's own, the context's length. Does not know: deltas, chunks, HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
+from quire.request import MAX_LOGPROBS, Request, SamplingParams
+from quire.server import fields
+from quire.server.door import Visit
+from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
+from quire.server.schema import (
+    MAX_SALT_CHARACTERS,
+    ChatBody,
+    CompletionBody,
+    GenerationBody,
+    StreamUsage,
+    stream_usage,
+)
+from quire.server.service import Service
+
+MAX_CHOICES = 1024
+COMPLETION_TOKENS = 16  # OpenAI's default for completions
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyPlan:
+    """How an answer is told. `echoes` holds the prompts' texts where they are told too.
+
+    `num_top` is how many likeliest tokens stand beside each token, None without logprobs. With `prompt_only` the
+    answer is the echo alone (max_tokens=0). Choice i*n + j is sample j of prompt i.
+    """
+
+    kind: Literal["chat", "completion"]
+    id: str
+    created: int
+    model: str
+    stream: bool
+    usage: StreamUsage
+    n: int
+    num_top: int | None = None
+    echoes: tuple[str, ...] | None = None
+    prompt_only: bool = False
+    token_ids: bool = False
+    tokens_as_ids: bool = False
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One HTTP request's work: its engine requests (one a prompt) and the plan of its answer."""
+
+    requests: tuple[Request, ...]
+    plan: ReplyPlan
+
+
+async def chat_job(service: Service, body: ChatBody, visit: Visit) -> Job:
+    """Messages to one engine request."""
+    plan = _plan(service, body, "chat")
+    num_top = _chat_logprobs(body)
+    params = _sampling(service, body, num_top)
+    visit.ask(1, service.max_inside)
+    prompt = await encode_chat(service, body)
+    name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
+    asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    room = _room(service, prompt, "messages")
+    default = min(room, service.defaults.max_new_tokens or room)
+    params = _with_max_tokens(params, default if asked is None else asked, name)
+    request = _request(service, plan, body, prompt, params, 0, name)
+    return Job((request,), replace(plan, num_top=num_top))
+
+
+async def completion_job(service: Service, body: CompletionBody, visit: Visit) -> Job:
+    """Prompts to one engine request each."""
+    plan = _plan(service, body, "completion")
+    _check_best_of(body)
+    prompts = split_prompts(body.prompt)
+    if len(prompts) * body.n > MAX_CHOICES:
+        raise RequestError(
+            "too many answers", got=f"{len(prompts)} prompts, n={body.n}", allowed=f"{MAX_CHOICES} together", param="n"
+        )
+    params = _sampling(service, body, body.logprobs)
+    visit.ask(len(prompts), service.max_inside)
+    encoded = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
+    prompt_only = body.echo and body.max_tokens == 0
+    if body.echo:
+        params = replace(params, prompt_logprobs=body.logprobs)
+    requests = [_completion(service, plan, body, prompt, params, i) for i, prompt in enumerate(encoded)]
+    echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
+    return Job(tuple(requests), replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only))
+
+
+def _completion(
+    service: Service, plan: ReplyPlan, body: CompletionBody, prompt: Prompt, params: SamplingParams, number: int
+) -> Request:
+    room = _room(service, prompt, "prompt")
+    asked = min(COMPLETION_TOKENS, room) if body.max_tokens is None else body.max_tokens
+    if body.echo and asked == 0:
+        asked = 1  # the engine draws one, which is not told
+    return _request(service, plan, body, prompt, _with_max_tokens(params, asked, "max_tokens"), number, "max_tokens")
+
+
+def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "completion"]) -> ReplyPlan:
+    prefix = "chatcmpl" if kind == "chat" else "cmpl"
+    return ReplyPlan(
+        kind=kind,
+        id=f"{prefix}-{service.fresh_id()}",
+        created=int(service.wall()),
+        model=service.name_of(body.model),
+        stream=body.stream,
+        usage=stream_usage(body),
+        n=body.n,
+        token_ids=body.return_token_ids,
+        tokens_as_ids=body.return_tokens_as_token_ids,
+        fingerprint=service.fingerprint,
+    )
+
+
+def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> SamplingParams:
+    """The request's values over the model's own over OpenAI's; `max_tokens` comes later, with the prompt's length."""
+    check_ids(list(body.logit_bias or ()), service.vocab_size, "logit_bias")
+    check_ids(body.stop_token_ids or [], service.vocab_size, "stop_token_ids")
+    _check_salt(body.cache_salt)
+    asked = {
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "top_k": body.top_k,
+        "min_p": body.min_p,
+        "repetition_penalty": body.repetition_penalty,
+    }
+    chosen = service.defaults.as_params() | {name: value for name, value in asked.items() if value is not None}
+    chosen.pop("max_tokens", None)
+    return SamplingParams(
+        n=body.n,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=body.logit_bias,
+        seed=body.seed,
+        stop=body.stop,
+        stop_token_ids=body.stop_token_ids,
+        include_stop_str_in_output=body.include_stop_str_in_output,
+        ignore_eos=body.ignore_eos,
+        max_tokens=None,
+        min_tokens=body.min_tokens,
+        logprobs=logprobs,
+        skip_special_tokens=body.skip_special_tokens,
+        **chosen,
+    )
+
+
+def _with_max_tokens(params: SamplingParams, max_tokens: int, name: str) -> SamplingParams:
+    """`max_tokens` set; its error carries the name under which it was asked for."""
+    try:
+        return replace(params, max_tokens=max_tokens)
+    except QuireError as error:
+        if error.param != "max_tokens" or name == "max_tokens":
+            raise
+        raise RequestError(
+            error.what.replace("max_tokens", name), got=error.got, allowed=error.allowed, param=name
+        ) from None
+
+
+def _room(service: Service, prompt: Prompt, param: str) -> int:
+    """Tokens left for the answer; at least one, or `ContextLengthExceeded`."""
+    room = service.plan.max_model_len - len(prompt.ids)
+    if room < 1:
+        raise ContextLengthExceeded(
+            "the prompt does not fit the model's context",
+            got=f"{len(prompt.ids)} prompt tokens",
+            allowed=f"{service.plan.max_model_len} tokens, prompt and answer together",
+            hint="Shorten the prompt.",
+            param=param,
+        )
+    return room
+
+
+def _request(
+    service: Service,
+    plan: ReplyPlan,
+    body: GenerationBody,
+    prompt: Prompt,
+    params: SamplingParams,
+    number: int,
+    max_tokens_name: str,
+) -> Request:
+    if len(prompt.ids) + (params.max_tokens or 0) > service.plan.max_model_len:
+        raise ContextLengthExceeded(
+            "prompt and answer do not fit the model's context",
+            got=f"{len(prompt.ids)} prompt tokens and {max_tokens_name}={params.max_tokens}",
+            allowed=f"{service.plan.max_model_len} tokens together",
+            hint=f"Lower {max_tokens_name} or shorten the prompt.",
+            param=max_tokens_name,
+        )
+    _check_width(service, params)
+    seeded = params if params.seed is not None else replace(params, seed=service.seed())
+    return Request(f"{plan.id}-{number}", prompt.ids, seeded, service.spec.eos_ids, body.cache_salt or "")
+
+
+def _check_width(service: Service, params: SamplingParams) -> None:
+    if params.n > service.plan.max_num_seqs:
+        raise RequestError(
+            "n is larger than the number of samples that run at once",
+            got=params.n,
+            allowed=f"1 to {service.plan.max_num_seqs}",
+            param="n",
+        )
+
+
+def _chat_logprobs(body: ChatBody) -> int | None:
+    if not 0 <= body.top_logprobs <= MAX_LOGPROBS:
+        raise RequestError(
+            "top_logprobs is out of range", got=body.top_logprobs, allowed=f"0 to {MAX_LOGPROBS}", param="top_logprobs"
+        )
+    if body.top_logprobs:
+        fields.check_depends(body.logprobs, "top_logprobs", "logprobs=true")
+    return body.top_logprobs if body.logprobs else None
+
+
+def _check_best_of(body: CompletionBody) -> None:
+    if body.best_of not in (1, body.n):
+        raise UnsupportedField(
+            "best_of is not implemented", got=body.best_of, allowed=f"1 or n={body.n}", hint="Use n.", param="best_of"
+        )
+
+
+def _check_salt(salt: str | None) -> None:
+    if salt is not None and not 1 <= len(salt) <= MAX_SALT_CHARACTERS:
+        raise RequestError(
+            "cache_salt is empty or too long",
+            got=f"{len(salt)} characters",
+            allowed=f"1 to {MAX_SALT_CHARACTERS}",
+            param="cache_salt",
+        )
+
+
+def _echo(service: Service, prompt: Prompt, body: CompletionBody) -> str:
+    """The prompt as it was given, or as its ids read."""
+    if prompt.text is not None:
+        return prompt.text
+    return service.tokenizer.decode(prompt.ids, body.skip_special_tokens)
+
+
+def all_prompt_ids(requests: Sequence[Request]) -> int:
+    """Prompt tokens of a job; a prompt counts once, whatever n."""
+    return sum(len(request.prompt) for request in requests)

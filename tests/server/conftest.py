@@ -1,0 +1,24 @@
+"""Servers that tests of a module share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from served import Served, says, served
+
+TEXT = "Once there was a small fox. It lived near the river and it was happy."
+
+
+@pytest.fixture(scope="module")
+def talker() -> Iterator[Served]:
+    """Answers every prompt with TEXT, then ends."""
+    with served(says(TEXT)) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rambler() -> Iterator[Served]:
+    """Answers with tokens that depend on everything before them and never end of themselves but by chance."""
+    with served() as server:
+        yield server
