@@ -1,0 +1,150 @@
+// The module quire.kernels.cpu._cpu: devices and the dense ops.
+#include "bindings.h"
+
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/unique_ptr.h>
+
+#include <memory>
+#include <optional>
+
+#include "gather.h"
+#include "isa.h"
+#include "pack.h"
+
+namespace quire {
+namespace {
+
+std::unique_ptr<Device> make_device(int num_threads, const std::string& name) {
+    Isa isa;
+    require(parse_isa(name, isa) && missing_for(isa).empty(), "Device: this machine lacks the instruction set");
+    require(num_threads >= 1 && num_threads <= 1024, "Device: threads must be 1 to 1024");
+    return std::make_unique<Device>(num_threads, isa);
+}
+
+using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+Number number_of(const Matrix& part) {
+    if (part.dtype() == nb::dtype<float>()) return Number::f32;
+    if (part.dtype() == nb::dtype<uint16_t>()) return Number::bf16;
+    const auto type = part.dtype();
+    require(type.code == uint8_t(nb::dlpack::dtype_code::Float) && type.bits == 16 && type.lanes == 1,
+            "pack: a part's type must be float32, float16, or uint16 holding bfloat16 bits");
+    return Number::f16;
+}
+
+bool wants_bf16(const std::string& dtype) {
+    require(dtype == "bfloat16" || dtype == "float32", "pack: dtype must be bfloat16 or float32");
+    return dtype == "bfloat16";
+}
+
+std::unique_ptr<PackedWeight> pack_parts(Device& device, nb::list arrays, const std::string& dtype) {
+    std::vector<Matrix> held;  // keeps the arrays alive while they are read
+    std::vector<Part> parts;
+    int64_t n = 0;
+    for (nb::handle array : arrays) {
+        Matrix part;
+        if (!nb::try_cast<Matrix>(array, part, false)) {
+            throw nb::type_error("pack: every part must be a C-contiguous two-dimensional array");
+        }
+        held.push_back(part);
+        parts.push_back({part.data(), int64_t(part.shape(0)), number_of(part)});
+        require(part.shape(1) == held[0].shape(1), "pack: the parts must have equally many columns");
+        n += int64_t(part.shape(0));
+    }
+    require(n > 0 && held[0].shape(1) > 0, "pack: there must be at least one row and one column");
+    auto weight = std::make_unique<PackedWeight>(n, int64_t(held[0].shape(1)), wants_bf16(dtype));
+    launch(device, [&](Runtime& runtime) { pack(runtime.pool, parts, *weight); });
+    return weight;
+}
+
+void unpack(Device& device, const PackedWeight& weight, Array<float, 2> out) {
+    require(int64_t(out.shape(0)) == weight.n && int64_t(out.shape(1)) == weight.k, "unpack: out must be [n, k]");
+    float* to = out.data();
+    launch(device, [&](Runtime& runtime) { unpack_rows(runtime.pool, weight, nullptr, weight.n, to); });
+}
+
+void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight, Array<float, 2> out,
+            std::optional<Array<const float, 1>> bias, bool accumulate) {
+    const int64_t rows = int64_t(x.shape(0));
+    require(int64_t(x.shape(1)) == weight.k, "linear: x_TK must have as many columns as the weight has inputs");
+    require(int64_t(out.shape(0)) == rows && int64_t(out.shape(1)) == weight.n,
+            "linear: out_TN must have the rows of x_TK and as many columns as the weight has outputs");
+    require(!bias || int64_t(bias->shape(0)) == weight.n, "linear: bias_N must have as many elements as the weight has outputs");
+    const Linear args{x.data(), weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(),
+                      rows, weight.n, weight.k, accumulate};
+    const auto kernel = weight.bf16 ? device.kernels.linear_bf16 : device.kernels.linear_f32;
+    launch(device, [&](Runtime& runtime) { kernel(runtime, args); });
+}
+
+void require_in_range(Array<const int32_t, 1>& indices, int64_t end, const char* what) {
+    for (size_t i = 0; i < indices.shape(0); ++i) require(indices(i) >= 0 && indices(i) < end, what);
+}
+
+void embed(Device& device, Array<const int32_t, 1> ids, const PackedWeight& weight, Array<float, 2> out) {
+    require(out.shape(0) == ids.shape(0) && int64_t(out.shape(1)) == weight.k,
+            "embed: out_TH must have a row for each of ids_T and as many columns as the weight has inputs");
+    require_in_range(ids, weight.n, "embed: ids_T must be at least 0 and less than the weight's outputs");
+    const int32_t* rows = ids.data();
+    const int64_t num_rows = int64_t(ids.shape(0));
+    float* to = out.data();
+    launch(device, [&](Runtime& runtime) { unpack_rows(runtime.pool, weight, rows, num_rows, to); });
+}
+
+void gather(Device& device, Array<const float, 2> x, Array<const int32_t, 1> rows, Array<float, 2> out) {
+    require(out.shape(0) == rows.shape(0) && out.shape(1) == x.shape(1),
+            "gather_rows: out_RH must have a row for each of rows_R and the columns of x_TH");
+    require_in_range(rows, int64_t(x.shape(0)), "gather_rows: rows_R must be at least 0 and less than the rows of x_TH");
+    const float* from = x.data();
+    const int32_t* chosen = rows.data();
+    const int64_t num_rows = int64_t(rows.shape(0)), width = int64_t(x.shape(1));
+    float* to = out.data();
+    launch(device, [&](Runtime& runtime) { gather_rows(runtime.pool, from, chosen, num_rows, width, to); });
+}
+
+void rms_norm(Device& device, Array<const float, 2> x, Array<const float, 1> weight, float eps, Array<float, 2> out) {
+    const int64_t rows = int64_t(x.shape(0)), width = int64_t(x.shape(1));
+    require(int64_t(weight.shape(0)) == width, "rms_norm: weight_H must have as many elements as x_TH has columns");
+    require(int64_t(out.shape(0)) == rows && int64_t(out.shape(1)) == width, "rms_norm: out_TH must have the shape of x_TH");
+    const RmsNorm args{x.data(), weight.data(), out.data(), rows, width, eps};
+    launch(device, [&](Runtime& runtime) { device.kernels.rms_norm(runtime, args); });
+}
+
+void silu_mul(Device& device, Array<const float, 2> gate_up, Array<float, 2> out) {
+    const int64_t rows = int64_t(out.shape(0)), width = int64_t(out.shape(1));
+    require(int64_t(gate_up.shape(0)) == rows && int64_t(gate_up.shape(1)) == 2 * width,
+            "silu_mul: gate_up_T2I must have the rows of out_TI and twice its columns");
+    const SiluMul args{gate_up.data(), out.data(), rows, width};
+    launch(device, [&](Runtime& runtime) { device.kernels.silu_mul(runtime, args); });
+}
+
+}  // namespace
+}  // namespace quire
+
+NB_MODULE(_cpu, m) {
+    using namespace quire;
+    bind_cache(m);
+    m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
+    m.def("missing_for", [](const std::string& name) {
+        Isa isa;
+        require(parse_isa(name, isa), "missing_for: the instruction set must be generic, avx2 or avx512");
+        return missing_for(isa);
+    });
+    nb::class_<Device>(m, "Device")
+        .def(nb::new_(&make_device))
+        .def("close", &Device::close, nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("isa", [](const Device& device) { return std::string(isa_name(device.isa)); });
+    nb::class_<PackedWeight>(m, "PackedWeight")
+        .def_ro("n", &PackedWeight::n)
+        .def_ro("k", &PackedWeight::k)
+        .def_prop_ro("dtype", [](const PackedWeight& weight) { return weight.bf16 ? "bfloat16" : "float32"; })
+        .def_prop_ro("nbytes", [](const PackedWeight& weight) { return weight.data.size_bytes(); });
+    m.def("pack", &pack_parts);
+    m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg().noconvert());
+    m.def("linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
+          nb::arg().noconvert().none(), nb::arg());
+    m.def("embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
+    m.def("gather_rows", &gather, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+    m.def("rms_norm", &rms_norm, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
+          nb::arg().noconvert());
+    m.def("silu_mul", &silu_mul, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+}

@@ -1,0 +1,22 @@
+// Which instruction set the kernels use: found out once, or forced by a name.
+// Knows: what this processor can do. Does not know: kernels, the environment variable (quire/ops/device.py reads it).
+#pragma once
+#include <string>
+
+namespace quire {
+
+enum class Isa { generic, avx2, avx512 };
+
+// The widest instruction set that this machine has and this build contains.
+Isa best_isa();
+
+// "generic", "avx2" or "avx512".
+const char* isa_name(Isa isa);
+
+// True and `isa` set when `name` is one of the three names.
+bool parse_isa(const std::string& name, Isa& isa);
+
+// What the machine (or the build) lacks for `isa`, as words such as "AVX512_BF16"; empty when nothing.
+std::string missing_for(Isa isa);
+
+}  // namespace quire

@@ -1,0 +1,40 @@
+// Memory of the kernels: anonymous mappings on huge pages, and the scratch that a device keeps between launches.
+// Knows: bytes. Does not know: what they mean.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace quire {
+
+// An anonymous mapping, aligned to 2 MiB, huge pages advised, zero and untouched until written. Move-only by being not copyable.
+class Mapping {
+public:
+    Mapping() = default;
+    explicit Mapping(size_t size_bytes);  // throws std::bad_alloc
+    ~Mapping();
+    Mapping(const Mapping&) = delete;
+    Mapping& operator=(const Mapping&) = delete;
+    void swap(Mapping& other) noexcept;
+
+    template <class T>
+    T* as() const { return static_cast<T*>(data_); }
+    size_t size_bytes() const { return size_bytes_; }
+
+private:
+    void* base_ = nullptr;
+    size_t base_bytes_ = 0;
+    void* data_ = nullptr;
+    size_t size_bytes_ = 0;
+};
+
+// Grows, never shrinks: no allocation in the steady state. One op uses it at a time, from offset 0, and divides it itself.
+class Scratch {
+public:
+    // At least `size_bytes` bytes, 64-byte aligned; what was in it may be lost. Throws std::bad_alloc.
+    void* at_least(size_t size_bytes);
+
+private:
+    Mapping mapping_;
+};
+
+}  // namespace quire

@@ -1,0 +1,97 @@
+// The table of kernels: one pointer per op, one table per instruction set, chosen once when a Device is made.
+// To add an op: its arguments as a struct here, a line in QUIRE_OPS, and <op>.cpp defining
+//     namespace quire::QUIRE_ISA { void <op>(Runtime& runtime, const Args& args) {...} }
+// Everything else in <op>.cpp stands in an unnamed namespace: a symbol that two instruction sets share could be taken from the
+// wrong one by the linker. For the same reason kernels use no standard library templates.
+// Knows: the arguments. Does not know: Python (bindings.cpp), shapes' checks (the doors in quire/ops).
+#pragma once
+#include <cstdint>
+
+#include "isa.h"
+#include "kv_cache.h"
+#include "memory.h"
+#include "threads.h"
+
+namespace quire {
+
+struct Runtime {
+    Pool& pool;
+    Scratch& scratch;
+};
+
+// Columns of a panel of packed weights, the same on every instruction set.
+constexpr int64_t kPanel = 48;
+
+struct RmsNorm {
+    const float* x;       // [rows, width]
+    const float* weight;  // [width]
+    float* out;           // [rows, width]
+    int64_t rows, width;
+    float eps;
+};
+
+struct SiluMul {
+    const float* gate_up;  // [rows, 2 * width]
+    float* out;            // [rows, width]
+    int64_t rows, width;
+};
+
+struct Linear {
+    const float* x;      // [rows, k]
+    const void* weight;  // packed panels, see pack.h
+    const float* bias;   // [n] or null
+    float* out;          // [rows, n]
+    int64_t rows, n, k;
+    bool accumulate;  // out += instead of out =
+};
+
+struct RopeStore {
+    const float* qkv;                  // [rows, (num_heads + 2 * kv.num_kv_heads) * kv.head_dim]
+    const int32_t *positions, *slots;  // [rows]; checked by the binding
+    const float *cosines, *sines;      // [table rows, kv.head_dim / 2]
+    const float *q_norm, *k_norm;      // [kv.head_dim] or null
+    float* q_out;                      // [rows, num_heads, kv.head_dim]
+    int64_t rows, num_heads, layer;
+    float eps;
+    KvView kv;
+};
+
+struct Attention {
+    const float* q;               // [rows, num_heads, kv.head_dim]
+    const int32_t* query_starts;  // [num_seqs + 1]; all three checked by the binding
+    const int32_t* seq_lens;      // [num_seqs]
+    const int32_t* block_tables;  // [num_seqs, table_width]
+    float* out;                   // as q
+    int64_t num_seqs, table_width, num_heads, layer;
+    int32_t group;  // query heads per kv head
+    float scale;
+    KvView kv;
+};
+
+// clang-format off
+#define QUIRE_OPS(X)        \
+    X(rms_norm, RmsNorm)    \
+    X(silu_mul, SiluMul)    \
+    X(linear_bf16, Linear)  \
+    X(linear_f32, Linear)  \
+    X(rope_store, RopeStore) \
+    X(attention, Attention)
+// clang-format on
+
+struct Kernels {
+#define QUIRE_MEMBER(op, Args) void (*op)(Runtime&, const Args&);
+    QUIRE_OPS(QUIRE_MEMBER)
+#undef QUIRE_MEMBER
+};
+
+extern const Kernels kernels_generic, kernels_avx2, kernels_avx512;
+
+}  // namespace quire
+
+#ifdef QUIRE_ISA
+namespace quire::QUIRE_ISA {
+#define QUIRE_DECLARE(op, Args) void op(Runtime& runtime, const Args& args);
+QUIRE_OPS(QUIRE_DECLARE)
+#undef QUIRE_DECLARE
+}  // namespace quire::QUIRE_ISA
+#endif

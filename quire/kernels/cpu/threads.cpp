@@ -1,0 +1,103 @@
+#include "threads.h"
+
+#include <chrono>
+
+namespace quire {
+namespace {
+
+constexpr uint32_t kOpen = 1u << 31;
+constexpr auto kSpin = std::chrono::microseconds(50);
+
+inline void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+Pool::Pool(int num_threads) : num_threads_(num_threads), shares_(new Share[num_threads]) {
+    try {
+        for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back(&Pool::worker, this, thread);
+    } catch (...) {  // the system refuses a thread: end those that run, or their handles' destructors end the process
+        close();
+        throw;
+    }
+}
+
+Pool::~Pool() { close(); }
+
+void Pool::close() {
+    stop_.store(true);
+    launches_.fetch_add(1);
+    launches_.notify_all();
+    for (std::thread& thread : workers_) thread.join();
+    workers_.clear();
+    num_threads_ = 1;
+}
+
+void Pool::run(int64_t num_chunks, Task task, const void* context) {
+    if (num_threads_ == 1 || num_chunks <= 1) {
+        for (int64_t chunk = 0; chunk < num_chunks; ++chunk) task(context, chunk);
+        return;
+    }
+    task_ = task;
+    context_ = context;
+    for (int t = 0; t < num_threads_; ++t) {
+        shares_[t].next.store(num_chunks * t / num_threads_, std::memory_order_relaxed);
+        shares_[t].end = num_chunks * (t + 1) / num_threads_;
+    }
+    gate_.store(kOpen, std::memory_order_release);
+    launches_.fetch_add(1);
+    launches_.notify_all();
+    work(0);
+    gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
+    for (int spins = 0; gate_.load(std::memory_order_acquire) != 0; ++spins) {
+        // A worker inside holds the last chunks. If its core was taken away, give it ours.
+        if (spins < 2000) pause();
+        else std::this_thread::yield();
+    }
+}
+
+void Pool::work(int thread) {
+    for (int i = 0; i < num_threads_; ++i) {
+        Share& share = shares_[(thread + i) % num_threads_];
+        // The load first: an exhausted share is only read, its cache line stays shared.
+        while (share.next.load(std::memory_order_relaxed) < share.end) {
+            const int64_t chunk = share.next.fetch_add(1, std::memory_order_relaxed);
+            if (chunk >= share.end) break;
+            task_(context_, chunk);
+        }
+    }
+}
+
+uint32_t Pool::wait_for_launch(uint32_t seen) {
+    const auto until = std::chrono::steady_clock::now() + kSpin;
+    do {
+        for (int i = 0; i < 32; ++i) {
+            const uint32_t now = launches_.load(std::memory_order_acquire);
+            if (now != seen) return now;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < until);
+    launches_.wait(seen, std::memory_order_acquire);
+    return launches_.load(std::memory_order_acquire);
+}
+
+void Pool::worker(int thread) {
+    uint32_t seen = 0;
+    while (!stop_.load(std::memory_order_acquire)) {
+        seen = wait_for_launch(seen);
+        uint32_t gate = gate_.load(std::memory_order_acquire);
+        while (gate & kOpen) {
+            if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;
+            work(thread);
+            gate_.fetch_sub(1, std::memory_order_acq_rel);
+            break;
+        }
+    }
+}
+
+}  // namespace quire

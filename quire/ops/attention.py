@@ -1,0 +1,40 @@
+"""Causal attention over the paged cache.
+
+Knows: its contract. Does not know: prompts, decoding, who shares a block.
+
+Legend: T tokens, S sequences, Q query heads, G kv heads, D head_dim, B blocks per table row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quire.kernels.cpu import _cpu
+from quire.ops.device import Device
+from quire.ops.kv_cache import KVCache
+
+
+def attention(
+    device: Device,
+    q_TQD: Any,
+    kv: KVCache,
+    layer: int,
+    query_starts_S1: Any,
+    seq_lens_S: Any,
+    block_tables_SB: Any,
+    scale: float,
+    out_T_QD: Any,
+) -> None:
+    """out[t, q] = sum_j softmax_j(scale * q[t, q] . k[j, q // (Q/G)]) * v[j, q // (Q/G)], j up to row t's own position.
+
+    Sequence s owns rows query_starts[s] to query_starts[s + 1] of q, the last positions of its seq_lens[s] tokens,
+    whose keys and values all lie in the cache already (rope_store); block_tables[s] names its blocks in order,
+    entries beyond its length are not looked at. One launch serves prompt chunks and single tokens together. q, out
+    float32; the rest int32; all contiguous.
+
+    A row's bits depend on its own q and on keys and values up to its position alone: not on its neighbours, the
+    chunk, the block ids or the number of threads. With bfloat16 pages q and the softmax weights are rounded to
+    bfloat16; sums are float32. Raises TypeError for another type or layout, ValueError for shapes or indices that do
+    not fit.
+    """
+    _cpu.attention(device.cpu, q_TQD, kv.cpu, layer, query_starts_S1, seq_lens_S, block_tables_SB, scale, out_T_QD)

@@ -1,0 +1,102 @@
+"""A device: the threads and the instruction set that an op runs on.
+
+Knows: which instruction sets there are and which of them this machine has. Does not know: what the ops compute.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+
+from quire.errors import InvalidSetting
+from quire.kernels.cpu import _cpu
+
+ISAS = ("generic", "avx2", "avx512")
+MAX_THREADS = 1024
+
+_BF16_PRODUCTS = {
+    "avx512": "vdpbf16ps, 8 x 48 tiles",
+    "avx2": "bf16 widened to float32, fused multiply-add",
+    "generic": "bf16 widened to float32, multiply and add",
+}
+
+
+class Device:
+    """A pool of `threads` threads (the caller's is one of them) and a table of kernels.
+
+    `isa` is "auto" or one of `ISAS`; the variable QUIRE_CPU_ISA, when set, takes the place of "auto". An instruction
+    set that the machine lacks is refused (`InvalidSetting`). Ops of one device run one at a time; two devices are
+    independent.
+    """
+
+    __slots__ = ("_why", "cpu", "isa", "threads")
+
+    def __init__(self, threads: int, isa: str = "auto", environ: Mapping[str, str] | None = None) -> None:
+        if not 1 <= threads <= MAX_THREADS:
+            raise InvalidSetting("The number of threads is out of range", got=threads, allowed=f"1 to {MAX_THREADS}")
+        self.isa, self._why = choose_isa(isa, os.environ if environ is None else environ)
+        self.threads = threads
+        self.cpu = _cpu.Device(threads, self.isa)
+
+    def close(self) -> None:
+        """Joins the threads; an op on a closed device raises RuntimeError. Closing twice is nothing."""
+        self.cpu.close()
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def explain(self) -> list[tuple[str, str, str]]:
+        """Rows (op, implementation, why), for `quire doctor`."""
+        vector = f"cpu/{self.isa}"
+        return [
+            ("linear bfloat16", f"{vector}: {_BF16_PRODUCTS[self.isa]}", self._why),
+            ("linear float32", vector, self._why),
+            ("rms_norm", vector, self._why),
+            ("silu_mul", vector, self._why),
+            ("rope_store", vector, self._why),
+            ("attention", vector, self._why),
+            ("embed", "cpu/portable", "it only moves bytes"),
+            ("gather_rows", "cpu/portable", "it only moves bytes"),
+        ]
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that this machine has, narrowest first."""
+    return [isa for isa in ISAS if not _cpu.missing_for(isa)]
+
+
+def choose_isa(isa: str, environ: Mapping[str, str]) -> tuple[str, str]:
+    """(instruction set, why) for what was asked, by argument or (for "auto") by QUIRE_CPU_ISA.
+
+    Raises InvalidSetting for an unknown name or one that the machine lacks.
+    """
+    asked, param = isa, "isa"
+    if isa == "auto" and environ.get("QUIRE_CPU_ISA"):
+        asked, param = environ["QUIRE_CPU_ISA"], "QUIRE_CPU_ISA"
+    if asked == "auto":
+        return _widest()
+    if asked not in ISAS:
+        allowed = ", ".join((*ISAS, "auto") if param == "isa" else ISAS)
+        raise InvalidSetting("Unknown instruction set", got=f"{param}={asked}", allowed=allowed, param=param)
+    if missing := _cpu.missing_for(asked):
+        raise InvalidSetting(
+            f"This machine cannot run the {asked} kernels",
+            got=f"{param}={asked}, and the machine lacks {missing}",
+            allowed=", ".join(available_isas()),
+            hint="Leave it unset to use the best that the machine has.",
+            param=param,
+        )
+    return asked, f"asked for by {param}"
+
+
+def _widest() -> tuple[str, str]:
+    best = _cpu.best_isa()
+    wider = ISAS[ISAS.index(best) + 1 :]
+    lacks = "; ".join(f"{isa} needs {_cpu.missing_for(isa)}" for isa in wider)
+    return best, f"the widest that this machine has{f' ({lacks})' if lacks else ''}"

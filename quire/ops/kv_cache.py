@@ -1,0 +1,68 @@
+"""The paged key/value cache.
+
+Knows: its sizes and the copies of its blocks. Does not know: who owns a block, or how a page looks.
+
+Legend: P block_size, G kv heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from quire.kernels.cpu import _cpu
+
+DTYPES = ("bfloat16", "float32")
+
+
+class KVCache:
+    """Pages of keys and values of every layer: `num_blocks` blocks of `block_size` tokens.
+
+    `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16" or "float32". The memory is
+    reserved at once and becomes resident as blocks are first written; a block lies in one piece (all layers), so
+    blocks handed out in ascending order touch little more than they use. A slot that was never written holds
+    anything. Raises ValueError for a size out of range or too large to count, MemoryError when the system refuses the
+    reservation.
+    """
+
+    __slots__ = ("block_size", "cpu", "dtype", "head_dim", "num_blocks", "num_kv_heads", "num_layers")
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_blocks: int,
+        block_size: int,
+        num_kv_heads: int,
+        head_dim: int,
+        dtype: str = "bfloat16",
+    ) -> None:
+        self.cpu = _cpu.KVCache(num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
+        self.num_layers, self.num_blocks, self.block_size = num_layers, num_blocks, block_size
+        self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of address space; resident are those of blocks once written."""
+        return int(self.cpu.nbytes)
+
+    @property
+    def block_nbytes(self) -> int:
+        """Bytes of one block: keys and values of all layers, with the padding of head_dim to 16 for values."""
+        return int(self.cpu.block_nbytes)
+
+    def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Copy whole blocks in all layers: (source, destination), in order. ValueError, and no copy, for an unknown
+        block."""
+        self.cpu.copy_blocks(np.array(list(pairs), dtype=np.int64).reshape(-1, 2))
+
+    def read(self, layer: int, block: int) -> tuple[Any, Any]:
+        """(k, v) of a block as new float32 arrays [P, G, D]; slow, for tests. ValueError when out of range."""
+        k_PGD, v_PGD = self.cpu.read(layer, block)
+        return k_PGD, v_PGD
+
+
+def block_nbytes(num_layers: int, block_size: int, num_kv_heads: int, head_dim: int, dtype: str) -> int:
+    """Bytes of one block of such a cache, without making one large enough to matter."""
+    return KVCache(num_layers, 1, block_size, num_kv_heads, head_dim, dtype).block_nbytes
