@@ -67,7 +67,7 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
             hint="Free memory, raise the container's limit, or serve a smaller model.",
         )
     max_model_len = _max_model_len(settings, spec)
-    block_bytes = settings.block_size * spec.kv_bytes_per_token(kv_dtype)
+    block_bytes = kv_block_bytes(settings.block_size, spec, kv_dtype)
     num_blocks, max_model_len = _pool(settings, max_model_len, block_bytes, free, notes)
     return Plan(
         model=model,
@@ -86,6 +86,12 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         activation_bytes=activation_bytes,
         notes=tuple(notes),
     )
+
+
+def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str) -> int:
+    """Bytes of one KV block over all layers. In a page V's head_dim is padded to a multiple of 16, K's is not."""
+    padded = -(-spec.head_dim // 16) * 16
+    return block_size * spec.num_layers * spec.num_kv_heads * (spec.head_dim + padded) * BYTES[dtype]
 
 
 def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:

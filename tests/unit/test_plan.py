@@ -11,7 +11,8 @@ import pytest
 from quire.errors import InvalidSetting, NotEnoughMemory, StartError
 from quire.hardware import Hardware, probe
 from quire.model_spec import ModelSpec, read_model_spec
-from quire.plan import KV_SHARE, Plan, plan
+from quire.ops.kv_cache import block_nbytes
+from quire.plan import KV_SHARE, Plan, kv_block_bytes, plan
 from quire.settings import EngineSettings, ServerSettings, check, flag
 
 GIB = 2**30
@@ -118,3 +119,11 @@ def test_this_machine_can_be_probed() -> None:
     found = probe()
     assert found.num_cores >= 1
     assert 0 < found.memory_available_bytes <= found.memory_total_bytes
+
+
+@pytest.mark.parametrize("head_dim", [8, 16, 64, 80, 96, 128])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_plan_counts_blocks_as_the_cache_makes_them(spec: ModelSpec, head_dim: int, dtype: str) -> None:
+    shaped = replace(spec, head_dim=head_dim)
+    made = block_nbytes(shaped.num_layers, 32, shaped.num_kv_heads, head_dim, dtype)
+    assert kv_block_bytes(32, shaped, dtype) == made
