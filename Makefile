@@ -1,0 +1,67 @@
+# The verbs of this repository; `.ci/run` uses these and nothing else.
+#
+#   make serve                     install and serve the bundled model on 127.0.0.1:8000
+#   make serve ARGS="--port 9000"  the same, with options of `quire serve`
+#
+# What is needed: Python 3.11 or newer with venv, and a C++20 compiler. All else comes into .venv.
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
+
+.DEFAULT_GOAL := help
+.PHONY: help install serve test check fmt bench docs wheel train clean
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
+		sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1   \2/p' $(MAKEFILE_LIST)
+
+install: $(VENV)/.installed ## make .venv with quire in it (no torch)
+
+serve: $(VENV)/.installed ## install, then serve: make serve ARGS="MODEL --port 9000"
+	@$(BIN)/quire serve $(ARGS)
+
+test: $(VENV)/.installed-test ## install with the test extra, then run every test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-test ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fmt: $(VENV)/.installed-test ## put the sources into their one form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## measure the bundled model offline: make bench ARGS="MODEL --requests 32"
+	@$(BIN)/quire bench offline --json $(ARGS)
+
+docs: $(VENV)/.installed ## write the generated pages of docs/ anew
+	@$(BIN)/python tools/docs.py
+
+wheel: $(VENV)/.created ## build dist/quire-*.whl, which needs no compiler where it is installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls -l dist/*.whl
+
+train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
+	$(BIN)/python -m training.train $(ARGS)
+
+clean: ## remove what was built (not .venv)
+	rm -rf build dist
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "quire needs Python 3.11 or newer; got $$($(PYTHON) --version). Try: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+# The test extra comes on top of the same environment; installing it also brings the plain install up to date.
+$(VENV)/.installed-test: $(VENV)/.created $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,149 @@
+"""The commands of `quire bench`: their arguments, and how their results are shown.
+
+Knows: names and help. Does not know: how anything is measured; that is imported when a command is called.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quire.cli.flags import with_settings
+from quire.settings import EngineSettings
+
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
+
+bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure: the engine, a server, the cache.")
+
+
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """A result on stdout: JSON, or one line a figure."""
+    if as_json:
+        typer.echo(json.dumps(result))
+        return
+    for name, value in result.items():
+        if name == "runs":
+            continue
+        if isinstance(value, dict):
+            value = "  ".join(f"{key} {inner}" for key, inner in value.items()) or "-"
+        typer.echo(f"{name:<26} {'-' if value is None else value}")
+
+
+def tell(text: str) -> None:
+    """Talk on stderr."""
+    typer.echo(text, err=True)
+
+
+@bench.command()
+@with_settings(engine=EngineSettings)
+def offline(
+    model: Annotated[
+        str | None, typer.Argument(help="A folder or hub id. Default: bundled.", metavar="[MODEL]")
+    ] = None,
+    requests: Annotated[int, typer.Option("--requests", help="Requests submitted at once.")] = 8,
+    input_tokens: Annotated[
+        int, typer.Option("--input-tokens", help="Random prompt tokens of each request's own.")
+    ] = 128,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", help="Tokens drawn by each request.")] = 64,
+    shared_prefix_tokens: Annotated[
+        int,
+        typer.Option(
+            "--shared-prefix-tokens", help="Prompt tokens that all requests have in common, before their own."
+        ),
+    ] = 0,
+    repeat: Annotated[int, typer.Option("--repeat", help="Measured runs, each with new ids; medians are shown.")] = 3,
+    warmup: Annotated[int, typer.Option("--warmup", help="Runs before them that are not counted.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Where the random ids come from.")] = 1,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
+    as_json: AsJson = False,
+    *,
+    engine: EngineSettings,
+) -> None:
+    """The engine alone: random ids, greedy, end of text ignored, everything submitted at once."""
+    from quire.cli.bench.offline import Work, measure
+    from quire.cli.prepare import describe, prepare
+
+    work = Work(requests, input_tokens, output_tokens, shared_prefix_tokens, repeat, warmup, seed)
+    work.check()
+    prepared = prepare(model, revision, engine)
+    for line in describe(prepared):
+        tell(line)
+    show(measure(prepared, work, tell), as_json)
+
+
+@bench.command("kv-waste")
+def kv_waste(
+    trace: Annotated[Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake .jsonl.")],
+    requests: Annotated[int | None, typer.Option("--requests", help="Only the first so many. Default: all.")] = None,
+    num_blocks: Annotated[int, typer.Option("--num-blocks", help="Blocks of the modelled KV cache.")] = 8192,
+    block_size: Annotated[int, typer.Option("--block-size", help="Tokens per block.")] = 16,
+    max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", help="Most sequences in one step.")] = 256,
+    max_num_batched_tokens: Annotated[
+        int, typer.Option("--max-num-batched-tokens", help="Most tokens in one step.")
+    ] = 2048,
+    speed: Annotated[float, typer.Option("--speed", help="Arrivals so many times as fast as recorded.")] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """Replay a trace through the real scheduler and block pool: how much KV memory is reserved and holds nothing."""
+    from quire.cli.bench.kv_waste import as_lines, as_object
+    from quire.sim.kv_waste import replay
+
+    report = replay(
+        trace,
+        num_requests=requests,
+        speed=speed,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        tell=lambda arrived, total: tell(f"{arrived:,} of {total:,} requests"),
+    )
+    if as_json:
+        typer.echo(json.dumps(as_object(report, trace)))
+    else:
+        typer.echo("\n".join(as_lines(report)))
+
+
+@bench.command()
+def serve(
+    url: Annotated[str, typer.Option("--url", help="The server's root, or its /v1.")] = "http://127.0.0.1:8000",
+    model: Annotated[str, typer.Option("--model", help="Model to ask for. Default: the server's first.")] = "",
+    workload: Annotated[
+        str, typer.Option("--workload", metavar="random|shared-prefix|trace", help="What to send.")
+    ] = "random",
+    rate: Annotated[
+        float | None,
+        typer.Option("--rate", help="Mean requests a second. Default: a trace's own; else it must be given."),
+    ] = None,
+    requests: Annotated[int, typer.Option("--requests", help="Requests in all.")] = 64,
+    input_tokens: Annotated[
+        int, typer.Option("--input-tokens", help="Prompt tokens of each request's own, about.")
+    ] = 128,
+    output_tokens: Annotated[int, typer.Option("--output-tokens", help="Longest answer in tokens.")] = 64,
+    shared_prefix_tokens: Annotated[
+        int, typer.Option("--shared-prefix-tokens", help="Tokens in common, for --workload shared-prefix.")
+    ] = 512,
+    trace: Annotated[Path | None, typer.Option("--trace", help="The trace file, for --workload trace.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Use /v1/chat/completions instead of /v1/completions.")] = False,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Ask for full-length answers (quire and vLLM know this field).")
+    ] = False,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Where arrivals and prompts come from.")] = 0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout-s", help="Longest silence before a request has failed.")
+    ] = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Open-loop load on any OpenAI-compatible server: requests go out when they are due, however it keeps up."""
+    from quire.cli.bench.http_client import Target
+    from quire.cli.bench.serve import Load, run
+    from quire.cli.bench.workload import Sizes
+
+    load = Load(
+        workload, requests, rate, Sizes(input_tokens, output_tokens, shared_prefix_tokens), trace, seed, timeout_s
+    )
+    show(run(Target(url, model, chat, ignore_eos, api_key), load), as_json)

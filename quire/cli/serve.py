@@ -1,0 +1,139 @@
+"""`quire serve`: address, plan, engine process, HTTP server - in the order that gets a first token out soonest.
+
+Knows: how the parts of a server are started and stopped together. Does not know: what they do with a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from quire import __version__
+from quire.cli.prepare import Prepared, describe, prepare
+from quire.cli.progress import LoadingBar
+from quire.engine.client import EngineClient
+from quire.engine.messages import Ready
+from quire.engine.process import spawn
+from quire.errors import InvalidSetting
+from quire.settings import EngineSettings, ServerSettings
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+def serve(model: str | None, revision: str | None, engine: EngineSettings, server: ServerSettings) -> int:
+    """Serve until told to stop; the exit code. Raises `StartError` before anything half-started is left behind."""
+    import uvloop
+
+    from quire.observe import log
+
+    log.set_up(server.log_level)
+    listener = bind(server.host, server.port)
+    try:
+        prepared = prepare(model, revision, engine)
+        for line in describe(prepared):
+            _say(line)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(prepared, server, listener))
+    finally:
+        listener.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket that does not listen yet: an address that cannot be had is refused before a model is loaded."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except PermissionError as problem:
+        listener.close()
+        raise InvalidSetting("--port needs rights that this user lacks", got=port, allowed="1024 or more") from problem
+    except (socket.gaierror, UnicodeError) as problem:
+        listener.close()
+        raise InvalidSetting("--host is not an address of this machine", got=host, hint="Try 127.0.0.1.") from problem
+    except OSError as problem:
+        listener.close()
+        raise InvalidSetting(
+            f"cannot listen on {host}:{port}", got=problem.strerror, hint="Choose another --port, or 0 for a free one."
+        ) from problem
+    return listener
+
+
+async def _serve(prepared: Prepared, settings: ServerSettings, listener: socket.socket) -> int:
+    client = spawn(prepared.plan, prepared.folder)
+    bar = LoadingBar()
+    client.on_loading = bar.show
+    try:
+        # The child loads weights while this process imports its web framework and reads the tokenizer.
+        ready, app = await _both(client.start(), asyncio.to_thread(build_app, prepared, settings, client))
+        bar.close()
+        from quire.cli.listen import listen
+
+        return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, listener))
+    finally:
+        bar.close()
+        await client.close()
+
+
+async def _both(start: Coroutine[Any, Any, Ready], build: Coroutine[Any, Any, Starlette]) -> tuple[Ready, Starlette]:
+    """Both results, or the first error of either."""
+    starting, building = asyncio.ensure_future(start), asyncio.ensure_future(build)
+    done, pending = await asyncio.wait({starting, building}, return_when=asyncio.FIRST_EXCEPTION)
+    for task in pending:
+        task.cancel()
+    for error in [task.exception() for task in done]:
+        if error is not None:
+            raise error
+    return starting.result(), building.result()
+
+
+def build_app(prepared: Prepared, settings: ServerSettings, client: EngineClient) -> Starlette:
+    """Everything between HTTP and the engine's client."""
+    import quire.cli.listen  # noqa: F401 - imported here because here there is time for it
+    from quire.model_spec import read_generation_defaults
+    from quire.server.app import create_app
+    from quire.server.service import Service
+    from quire.text.template import ChatTemplate
+    from quire.text.tokenizer import Tokenizer
+
+    return create_app(
+        Service(
+            client=client,
+            tokenizer=Tokenizer.from_folder(prepared.folder),
+            template=ChatTemplate.from_folder(prepared.folder, settings.chat_template, now=datetime.now),
+            plan=prepared.plan,
+            spec=prepared.spec,
+            settings=settings,
+            names=settings.served_model_name or (prepared.name,),
+            version=__version__,
+            created=int(time.time()),
+            defaults=read_generation_defaults(prepared.folder),
+        )
+    )
+
+
+def _announce(ready: Ready, settings: ServerSettings, prepared: Prepared, listener: socket.socket) -> None:
+    host, port = listener.getsockname()[:2]
+    reachable = ANYWHERE.get(host, host)
+    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    key = ' -H "Authorization: Bearer $KEY"' if settings.api_key else ""
+    name = (settings.served_model_name or (prepared.name,))[0]
+    _say(f"kernels  {ready.isa}, loaded in {ready.load_s:.2f} s")
+    if not ipaddress.ip_address(host).is_loopback and settings.api_key is None:
+        _say(f"WARNING  {host} lets every machine that reaches this one use the model; set --api-key")
+    _say(f"serving  {name} at {url}/v1")
+    question = '{"messages": [{"role": "user", "content": "Hello!"}]}'
+    _say(f"try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{question}'")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
