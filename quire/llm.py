@@ -9,7 +9,7 @@ import collections
 import itertools
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -94,9 +94,7 @@ class LLM:
         prompts = [self._render(each, add_generation_prompt, chat_template_kwargs or {}) for each in several]
         return self.generate(prompts, sampling_params, use_tqdm)
 
-    def stream(
-        self, prompt: Prompt, params: SamplingParams, on_text: Callable[[str], None] | None = None
-    ) -> Generator[str, None, RequestOutput]:
+    def stream(self, prompt: Prompt, params: SamplingParams) -> Generator[str, None, RequestOutput]:
         """Text of sample 0 as it comes; the generator returns the whole answer. Leaving it early aborts the request."""
         answer = self._open(prompt, params)
         try:

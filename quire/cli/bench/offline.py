@@ -157,9 +157,10 @@ def covered(spans: Sequence[tuple[float, float]]) -> float:
 def _note(run: Run, delta: Delta, now_s: float) -> None:
     if delta.error is not None:
         raise GenerationFailed("a request of the benchmark failed", got=delta.error)
-    run.num_cached = run.num_cached + delta.num_cached
     if delta.tokens:
-        run.requests[delta.request_id].add(len(delta.tokens), now_s)
+        times = run.requests[delta.request_id]
+        run.num_cached += delta.num_cached if times.num_tokens == 0 else 0  # every delta of a request tells it again
+        times.add(len(delta.tokens), now_s)
 
 
 def _report(prepared: Prepared, work: Work, runs: list[Run], isa: str) -> dict[str, Any]:
