@@ -137,3 +137,9 @@ def test_what_cannot_be_is_refused(llm: LLM) -> None:
     with pytest.raises(InvalidSetting):
         LLM(dtype="int3")
     assert not llm.engine.has_work
+
+
+def test_one_bad_prompt_leaves_nothing_of_the_others(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="out of range"):
+        llm.generate(["fine", [10**6]], GREEDY)
+    assert not llm.engine.has_work
