@@ -57,17 +57,19 @@ def says_ids(ids: list[int], end: bool = True) -> Callable[[Draw, int], int]:
 
 
 class SlowRunner(FakeRunner):
-    """Waits for `gate` before every step, and counts steps."""
+    """Waits for `gate` before every step, takes `pace_s` for it, and counts steps."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.gate = threading.Event()
         self.gate.set()
+        self.pace_s = 0.0
         self.num_steps = 0
 
     def run(self, step: Step) -> StepResult:
         assert self.gate.wait(TIMEOUT_S)
         self.num_steps += 1
+        time.sleep(self.pace_s)
         return super().run(step)
 
 

@@ -108,6 +108,7 @@ def test_without_max_tokens_the_answer_may_fill_the_context() -> None:
 def test_a_stop_string_ends_the_text_and_the_work(include: bool) -> None:
     ids = TOKENIZER.encode("one two three STOP four five", add_special_tokens=False)
     with served(says_ids(ids, end=False)) as server:
+        server.runner.pace_s = 0.002  # without it the fake model is done before it can be stopped
         body = {"stop": "STOP", "max_tokens": 400, "include_stop_str_in_output": include, "logprobs": True}
         answer = server.chat(**body).json()
         choice = answer["choices"][0]
@@ -130,7 +131,7 @@ def test_a_stop_string_is_never_half_sent() -> None:
 
 
 def test_min_tokens_holds_off_stop_strings() -> None:
-    ids = TOKENIZER.encode("a a a a a a a a", add_special_tokens=False)
+    ids = TOKENIZER.encode("a", add_special_tokens=False) * 8
     with served(says_ids(ids, end=False)) as server:
         answer = server.chat(stop=["a"], min_tokens=5, max_tokens=30).json()
     assert answer["usage"]["completion_tokens"] == 6

@@ -80,6 +80,7 @@ def test_failures_are_typed_and_an_abort_of_what_has_ended_is_none() -> None:
 def test_a_sample_that_stopped_costs_nothing_while_its_neighbour_goes_on() -> None:
     stops, goes_on = says("STOP " * 20, end=False), says("word " * 20, end=False)
     with served(lambda draw, index: (stops if index == 0 else goes_on)(draw, index)) as server:
+        server.runner.pace_s = 0.002
         answer = server.complete(n=2, stop="STOP", max_tokens=200, temperature=1).json()
         metrics = server.get("/metrics").body.decode()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["stop", "length"]
