@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -19,10 +20,18 @@ from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step, StepResult
 
 
+class Paced(FakeRunner):
+    """As slow as a small model: without it the fake one is done before it can be stopped."""
+
+    def run(self, step: Step) -> StepResult:
+        time.sleep(0.002)
+        return super().run(step)
+
+
 def engine(num_blocks: int = 64) -> Engine:
     limits = SchedulerLimits(max_num_seqs=8, max_num_batched_tokens=32, max_model_len=256, block_size=16)
     scheduler = Scheduler(limits, BlockPool(num_blocks), PrefixIndex(16))
-    return Engine(scheduler, FakeRunner(vocab_size=100, block_size=16))
+    return Engine(scheduler, Paced(vocab_size=100, block_size=16))
 
 
 def request(name: str, max_tokens: int = 10, n: int = 1, prompt: int = 20) -> Request:
