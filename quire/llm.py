@@ -71,15 +71,16 @@ class LLM:
         """
         listed = _as_list(prompts)
         params = self._params_for(len(listed), sampling_params)
-        answers: list[Answer] = []
+        answers: dict[str, Answer] = {}
         try:
             for prompt, each in zip(listed, params, strict=True):
-                answers.append(self._open(prompt, each))
-            while not all(answer.output.finished for answer in answers):
+                answer = self._open(prompt, each)
+                answers[answer.request.id] = answer
+            while not all(answer.output.finished for answer in answers.values()):
                 collections.deque(self._step(answers), maxlen=0)
         finally:
             self._leave(answers)
-        return [answer.output for answer in answers]
+        return [answer.output for answer in answers.values()]
 
     def chat(
         self,
@@ -97,14 +98,15 @@ class LLM:
     def stream(self, prompt: Prompt, params: SamplingParams) -> Generator[str, None, RequestOutput]:
         """Text of sample 0 as it comes; the generator returns the whole answer. Leaving it early aborts the request."""
         answer = self._open(prompt, params)
+        answers = {answer.request.id: answer}
         try:
             while not answer.output.finished:
-                text = "".join(text for index, text in self._step([answer]) if index == 0)
+                text = "".join(text for index, text in self._step(answers) if index == 0)
                 if text:
                     yield text
             return answer.output
         finally:
-            self._leave([answer])
+            self._leave(answers)
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """The conversation as `generate` and `stream` take it: rendered by the template, BOS and all."""
@@ -169,17 +171,16 @@ class LLM:
             )
         return text, tuple(ids)
 
-    def _leave(self, answers: list[Answer]) -> None:
+    def _leave(self, answers: Mapping[str, Answer]) -> None:
         """Nothing of these requests stays in the engine, however they ended."""
-        for answer in answers:
-            self.engine.abort(answer.request.id)
+        for request_id in answers:
+            self.engine.abort(request_id)
 
-    def _step(self, answers: Sequence[Answer]) -> Iterator[tuple[int, str]]:
-        """One engine step: (sample index, new text) of what these answers gained."""
-        by_id = {answer.request.id: answer for answer in answers}
+    def _step(self, answers: Mapping[str, Answer]) -> Iterator[tuple[int, str]]:
+        """One engine step: (sample index, new text) of what these answers, by request id, gained."""
         report = self.engine.step(time.monotonic())
         for delta in report.deltas if report else ():
-            answer = by_id.get(delta.request_id)
+            answer = answers.get(delta.request_id)
             if answer is not None:
                 yield delta.index, answer.take(delta)
                 if delta.finish is None and answer.output.outputs[delta.index].finish_reason is not None:
