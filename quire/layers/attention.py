@@ -29,7 +29,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """residual += output(softmax(q k^T / sqrt(D)) v); q and k normalised per head where the family does."""
+    """x += output(softmax(q k^T / sqrt(D)) v) with q, k, v of norm(x); in some families q and k normalised per head."""
 
     layer: int
     heads: Heads
@@ -67,13 +67,13 @@ class Attention:
         scale = heads.head_dim**-0.5
         return cls(layer, heads, scale, head_norm_eps or 0.0, rotary, qkv, output, q_norm, k_norm)
 
-    def __call__(self, x_TH: Float32, residual_TH: Float32, forward: Forward) -> None:
-        """Stores K and V of the step's tokens, then adds to `residual_TH`."""
+    def __call__(self, x_TH: Float32, norm: Norm, forward: Forward) -> None:
+        """Stores K and V of the step's tokens, then adds to `x_TH`; reads it through `norm`."""
         device, arena, kv, heads, num_tokens = forward.device, forward.arena, forward.kv, self.heads, len(x_TH)
         qkv_TN = arena.view("qkv", (num_tokens, self.qkv.num_outputs))
         q_TQD = arena.view("q", (num_tokens, heads.num_heads, heads.head_dim))
         mixed_TK = arena.view("mixed", (num_tokens, heads.num_heads * heads.head_dim))
-        self.qkv(device, x_TH, qkv_TN)
+        self.qkv(device, x_TH, qkv_TN, norm=norm)
         rope_store(
             device, qkv_TN, forward.positions_T, forward.slots_T, self.rotary.cos_PD2, self.rotary.sin_PD2,
             kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD,
@@ -82,4 +82,4 @@ class Attention:
             device, q_TQD, kv, self.layer, forward.query_starts_S1, forward.seq_lens_S, forward.block_tables_SB,
             self.scale, mixed_TK,
         )  # fmt: skip
-        self.output(device, mixed_TK, residual_TH, True)
+        self.output(device, mixed_TK, x_TH, accumulate=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quire.layers.norm import Norm
 from quire.layers.source import Float32, Source
 from quire.ops.device import Device
 
@@ -33,6 +34,16 @@ class Linear:
         bias_N = source.vector([f"{name}.bias" for name in names], sizes) if bias else None
         return cls(weight, bias_N, source.format.multiply, sum(sizes))
 
-    def __call__(self, device: Device, x_TK: Float32, out_TN: Float32, accumulate: bool = False) -> None:
-        """Write (or, with `accumulate`, add) the product to `out_TN`."""
-        self.multiply(device, x_TK, self.weight, out_TN, self.bias_N, accumulate)
+    def __call__(
+        self,
+        device: Device,
+        x_TK: Float32,
+        out_TN: Float32,
+        accumulate: bool = False,
+        norm: Norm | None = None,
+        silu: bool = False,
+    ) -> None:
+        """Write (or, with `accumulate`, add) the product to `out_TN`; with `norm` of the normalised rows, with `silu`
+        of silu(gate) * up, where `x_TK` is [T, 2K]."""
+        parts = None if norm is None else norm.parts
+        self.multiply(device, x_TK, self.weight, out_TN, self.bias_N, accumulate, parts, silu)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from quire.layers.forward import Forward
 from quire.layers.linear import Linear
+from quire.layers.norm import Norm
 from quire.layers.source import Float32, Source
-from quire.ops.silu_mul import silu_mul
 
 
 @dataclass(frozen=True, slots=True)
 class MLP:
-    """residual += down(silu(gate(x)) * up(x))."""
+    """x += down(silu(gate(norm(x))) * up(norm(x)))."""
 
     gate_up: Linear
     down: Linear
@@ -29,11 +29,9 @@ class MLP:
         gate_up = Linear.load(source, prefix, parts, hidden_size, bias)
         return cls(gate_up, Linear.load(source, prefix, {"down_proj": hidden_size}, intermediate_size, bias))
 
-    def __call__(self, x_TH: Float32, residual_TH: Float32, forward: Forward) -> None:
-        """Adds to `residual_TH`."""
-        device, arena, num_tokens, width = forward.device, forward.arena, len(x_TH), self.gate_up.num_outputs
-        gate_up_T2I = arena.view("gate_up", (num_tokens, width))
-        hidden_TI = arena.view("mlp_hidden", (num_tokens, width // 2))
-        self.gate_up(device, x_TH, gate_up_T2I)
-        silu_mul(device, gate_up_T2I, hidden_TI)
-        self.down(device, hidden_TI, residual_TH, True)
+    def __call__(self, x_TH: Float32, norm: Norm, forward: Forward) -> None:
+        """Adds to `x_TH`; reads it through `norm`."""
+        device = forward.device
+        gate_up_T2I = forward.arena.view("gate_up", (len(x_TH), self.gate_up.num_outputs))
+        self.gate_up(device, x_TH, gate_up_T2I, norm=norm)
+        self.down(device, gate_up_T2I, x_TH, accumulate=True, silu=True)

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quire.layers.source import Float32, Source
-from quire.ops.device import Device
-from quire.ops.rms_norm import rms_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +22,7 @@ class Norm:
         """Reads `name`.weight."""
         return cls(source.vector([f"{name}.weight"], [size]), eps)
 
-    def __call__(self, device: Device, x_TH: Float32, out_TH: Float32) -> None:
-        """`out_TH` may be `x_TH`."""
-        rms_norm(device, x_TH, self.weight_H, self.eps, out_TH)
+    @property
+    def parts(self) -> tuple[Float32, float]:
+        """(weight_H, eps), as `ops.linear.linear` takes them."""
+        return self.weight_H, self.eps

@@ -31,13 +31,10 @@ class Block:
     post_norm: Norm
     mlp: MLP
 
-    def __call__(self, x_TH: Float32, normed_TH: Float32, forward: Forward) -> None:
-        """Updates `x_TH` in place; `normed_TH` is scratch."""
-        device = forward.device
-        self.input_norm(device, x_TH, normed_TH)
-        self.attention(normed_TH, x_TH, forward)
-        self.post_norm(device, x_TH, normed_TH)
-        self.mlp(normed_TH, x_TH, forward)
+    def __call__(self, x_TH: Float32, forward: Forward) -> None:
+        """Updates `x_TH` in place, in six launches."""
+        self.attention(x_TH, self.input_norm, forward)
+        self.mlp(x_TH, self.post_norm, forward)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +49,10 @@ class Model:
 
     def hidden(self, forward: Forward) -> Float32:
         """hidden_TH after the last block, before the final norm. K and V of every row are in the cache afterwards."""
-        shape = (len(forward.ids_T), self.spec.hidden_size)
-        x_TH, normed_TH = forward.arena.view("hidden", shape), forward.arena.view("normed", shape)
+        x_TH = forward.arena.view("hidden", (len(forward.ids_T), self.spec.hidden_size))
         self.embedding(forward.device, forward.ids_T, x_TH)
         for block in self.blocks:
-            block(x_TH, normed_TH, forward)
+            block(x_TH, forward)
         return x_TH
 
     def logits(self, forward: Forward, hidden_TH: Float32, rows_R: Int32) -> Float32:
@@ -64,8 +60,7 @@ class Model:
         chosen_RH = forward.arena.view("chosen", (len(rows_R), self.spec.hidden_size))
         logits_RV = forward.arena.view("logits", (len(rows_R), self.spec.vocab_size))
         gather_rows(forward.device, hidden_TH, rows_R, chosen_RH)
-        self.norm(forward.device, chosen_RH, chosen_RH)
-        self.head(forward.device, chosen_RH, logits_RV)
+        self.head(forward.device, chosen_RH, logits_RV, norm=self.norm)
         return logits_RV
 
     def forward(self, forward: Forward) -> Float32:
@@ -74,15 +69,13 @@ class Model:
         if forward.rows_R is not None:
             return self.logits(forward, hidden_TH, forward.rows_R)
         logits_TV = forward.arena.view("logits", (len(hidden_TH), self.spec.vocab_size))
-        normed_TH = forward.arena.view("normed", hidden_TH.shape)
-        self.norm(forward.device, hidden_TH, normed_TH)
-        self.head(forward.device, normed_TH, logits_TV)
+        self.head(forward.device, hidden_TH, logits_TV, norm=self.norm)
         return logits_TV
 
     def reserve(self, arena: Arena, num_tokens: int, num_rows: int) -> None:
         """Grow the arena for steps of `num_tokens` rows and `num_rows` logits once, so that no step grows it."""
         spec = self.spec
-        for name, width in (("hidden", spec.hidden_size), ("normed", spec.hidden_size), *_widths(spec)):
+        for name, width in (("hidden", spec.hidden_size), *_widths(spec)):
             arena.view(name, (num_tokens, width))
         arena.view("chosen", (num_rows, spec.hidden_size))
         arena.view("logits", (num_rows, spec.vocab_size))
@@ -91,8 +84,7 @@ class Model:
 def _widths(spec: ModelSpec) -> tuple[tuple[str, int], ...]:
     """Buffers of attention and MLP and their floats a token."""
     qkv = spec.q_size + 2 * spec.kv_size
-    wide = spec.intermediate_size
-    return ("qkv", qkv), ("q", spec.q_size), ("mixed", spec.q_size), ("gate_up", 2 * wide), ("mlp_hidden", wide)
+    return ("qkv", qkv), ("q", spec.q_size), ("mixed", spec.q_size), ("gate_up", 2 * spec.intermediate_size)
 
 
 def load_decoder(spec: ModelSpec, source: Source, load_block: Callable[[int, str], Block]) -> Model:

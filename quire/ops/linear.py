@@ -17,6 +17,9 @@ PackedWeight = _cpu.PackedWeight
 """A matrix [n, k] of the C++ side: `.n`, `.k`, `.dtype` ("bfloat16" or "float32"), `.nbytes`. Fits every `Device`."""
 
 
+_NO_NORM = (None, 0.0)
+
+
 def pack(device: Device, parts: Sequence[Any], dtype: str) -> PackedWeight:
     """The matrices `parts`, one below the other, copied into panels of 48 outputs.
 
@@ -36,13 +39,24 @@ def unpack(device: Device, weight: PackedWeight) -> Any:
 
 
 def linear(
-    device: Device, x_TK: Any, weight: PackedWeight, out_TN: Any, bias_N: Any | None = None, accumulate: bool = False
+    device: Device,
+    x_TK: Any,
+    weight: PackedWeight,
+    out_TN: Any,
+    bias_N: Any | None = None,
+    accumulate: bool = False,
+    norm: tuple[Any, float] | None = None,
+    silu: bool = False,
 ) -> None:
     """out = x W^T (+ bias) (+ old out, when `accumulate`), in this order; float32 arrays, contiguous; out is not x.
 
-    A bfloat16 weight: x is rounded to bfloat16 once, products are summed in float32. Each output is one sum along K
-    ascending: its bits do not depend on T, on the other rows or on the number of threads (they may on the instruction
-    set).
+    With `norm` = (weight_K, eps) every row goes through `rms_norm` on its way in; with `silu` x is [T, 2K], a gate and
+    an up half, and every row goes through `silu_mul`: the same bits as the two ops one after the other, in one launch
+    and without the array between them. Not both.
+    A bfloat16 weight: the row is then rounded to bfloat16 once, products are summed in float32. Each output is one sum
+    along K ascending: its bits do not depend on T, on the other rows or on the number of threads (they may on the
+    instruction set).
     Raises TypeError for another type or layout, ValueError for shapes that do not fit.
     """
-    _cpu.linear(device.cpu, x_TK, weight, out_TN, bias_N, accumulate)
+    norm_weight_K, eps = _NO_NORM if norm is None else norm
+    _cpu.linear(device.cpu, x_TK, weight, out_TN, bias_N, accumulate, norm_weight_K, eps, silu)

@@ -30,9 +30,17 @@ class WeightFormat(Protocol):
         ...
 
     def multiply(
-        self, device: Device, x_TK: Any, weight: Any, out_TN: Any, bias_N: Any = None, accumulate: bool = False
+        self,
+        device: Device,
+        x_TK: Any,
+        weight: Any,
+        out_TN: Any,
+        bias_N: Any = None,
+        accumulate: bool = False,
+        norm: tuple[Any, float] | None = None,
+        silu: bool = False,
     ) -> None:
-        """out = x W^T (+ bias) (+ out), as `ops.linear.linear` says."""
+        """out = x W^T (+ bias) (+ out), x's rows normalised or gated on the way in, as `ops.linear.linear` says."""
         ...
 
 

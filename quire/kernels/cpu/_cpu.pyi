@@ -24,7 +24,15 @@ class PackedWeight:
 def pack(device: Device, parts: list[Any], dtype: str) -> PackedWeight: ...
 def unpack(device: Device, weight: PackedWeight, out_NK: Any) -> None: ...
 def linear(
-    device: Device, x_TK: Any, weight: PackedWeight, out_TN: Any, bias_N: Any | None, accumulate: bool
+    device: Device,
+    x_TK: Any,
+    weight: PackedWeight,
+    out_TN: Any,
+    bias_N: Any | None,
+    accumulate: bool,
+    norm_weight_K: Any | None,
+    eps: float,
+    silu: bool,
 ) -> None: ...
 def embed(device: Device, ids_T: Any, weight: PackedWeight, out_TH: Any) -> None: ...
 def gather_rows(device: Device, x_TH: Any, rows_R: Any, out_RH: Any) -> None: ...

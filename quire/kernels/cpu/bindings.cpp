@@ -63,17 +63,27 @@ void unpack(Device& device, const PackedWeight& weight, Array<float, 2> out) {
     launch(device, [&](Runtime& runtime) { unpack_rows(runtime.pool, weight, nullptr, weight.n, to); });
 }
 
-void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight, Array<float, 2> out,
-            std::optional<Array<const float, 1>> bias, bool accumulate) {
+using OptionalVector = std::optional<Array<const float, 1>>;
+
+Input input_of(const OptionalVector& norm_weight, float eps, bool silu, int64_t k) {
+    require(!norm_weight || !silu, "linear: the rows are either normalised or gated, not both");
+    require(!norm_weight || int64_t(norm_weight->shape(0)) == k, "linear: norm's weight_K must have as many elements as the weight has inputs");
+    if (norm_weight) return {InputKind::rms_norm, norm_weight->data(), eps};
+    return {silu ? InputKind::silu_mul : InputKind::plain, nullptr, 0.0f};
+}
+
+void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight, Array<float, 2> out, OptionalVector bias,
+            bool accumulate, OptionalVector norm_weight, float eps, bool silu) {
     const int64_t rows = int64_t(x.shape(0));
-    require(int64_t(x.shape(1)) == weight.k, "linear: x_TK must have as many columns as the weight has inputs");
+    require(int64_t(x.shape(1)) == (silu ? 2 : 1) * weight.k,
+            "linear: x_TK must have as many columns as the weight has inputs, twice as many with silu");
     require(int64_t(out.shape(0)) == rows && int64_t(out.shape(1)) == weight.n,
             "linear: out_TN must have the rows of x_TK and as many columns as the weight has outputs");
     require(!bias || int64_t(bias->shape(0)) == weight.n, "linear: bias_N must have as many elements as the weight has outputs");
-    const Linear args{x.data(), weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(),
-                      rows, weight.n, weight.k, accumulate};
+    const Linear args{x.data(),   weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(), rows, weight.n, weight.k,
+                      accumulate, input_of(norm_weight, eps, silu, weight.k)};
     const auto kernel = weight.bf16 ? device.kernels.linear_bf16 : device.kernels.linear_f32;
-    launch(device, [&](Runtime& runtime) { kernel(runtime, args); });
+    launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
 }
 
 void require_in_range(Array<const int32_t, 1>& indices, int64_t end, const char* what) {
@@ -141,7 +151,7 @@ NB_MODULE(_cpu, m) {
     m.def("pack", &pack_parts);
     m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg().noconvert());
     m.def("linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
-          nb::arg().noconvert().none(), nb::arg());
+          nb::arg().noconvert().none(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
     m.def("embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
     m.def("gather_rows", &gather, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
     m.def("rms_norm", &rms_norm, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),

@@ -4,8 +4,10 @@
 // and interleaved in blocks of up to kRows rows, [rows/kRows][steps][rows][kDepth], in the device's scratch.
 // Order: one accumulator per output, k ascending, whatever the number of rows; the block of k that stays in cache (kSteps)
 // spills and reloads it, which is exact. Then + bias, then + the old value. Work is split over panels and blocks of rows only.
+// Rows may be normalised or gated on their way in (linear_input.h): a thread makes one, then rounds it while it is in its cache.
 // Knows: a Product (how one step multiplies), panels. Does not know: Python, types of models.
 #pragma once
+#include "linear_input.h"
 #include "simd.h"
 #include "table.h"
 
@@ -18,6 +20,7 @@ constexpr int64_t kStepBytes = 192;  // of weights, in both formats: three cache
 constexpr int64_t kFewRows = 5;     // up to here a single block of rows only waits for memory
 constexpr int64_t kAhead = 32;      // steps that it then prefetches ahead of itself, into L1
 constexpr int64_t kSmallPack = 1 << 14;  // elements of x that one thread rounds by itself
+constexpr int64_t kPackChunks = 4;       // chunks a thread of what is more
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -148,29 +151,42 @@ void task(const Linear& g, const typename P::A* a_packed, int64_t panel, int64_t
     }
 }
 
-// One block of rows of x, rounded and interleaved; a last step that k does not fill is filled with zeros.
+// One block of rows, rounded and interleaved; a last step that k does not fill is filled with zeros. `buffer` has room for k.
 template <class P>
-void pack_block(const Linear& g, int64_t first, int64_t rows, typename P::A* out) {
-    for (int64_t r = 0; r < rows; ++r) P::interleave(g.x + (first + r) * g.k, g.k, out + r * P::kDepth, rows);
+void pack_block(const Linear& g, int64_t first, int64_t rows, typename P::A* out, float* buffer) {
+    for (int64_t r = 0; r < rows; ++r) P::interleave(input_row(g, first + r, buffer), g.k, out + r * P::kDepth, rows);
 }
 
+// Chunks of blocks of rows, each with its own buffer: what a thread just wrote there is what it then rounds.
 template <class P>
-void pack_rows(Pool& pool, const Linear& g, typename P::A* out) {
+void pack_rows(Pool& pool, const Linear& g, typename P::A* out, float* buffers, int64_t num_chunks) {
     const int64_t steps = ceil_div(g.k, P::kDepth), blocks = ceil_div(g.rows, P::kRows);
-    const auto pack_one = [&](int64_t i) {
-        const int64_t first = i * P::kRows;
-        pack_block<P>(g, first, smaller(P::kRows, g.rows - first), out + first * steps * P::kDepth);
-    };
-    if (g.rows * g.k > kSmallPack) return parallel(pool, blocks, pack_one);
-    for (int64_t i = 0; i < blocks; ++i) pack_one(i);
+    parallel(pool, num_chunks, [&](int64_t chunk) {
+        for (int64_t i = blocks * chunk / num_chunks; i < blocks * (chunk + 1) / num_chunks; ++i) {
+            const int64_t first = i * P::kRows;
+            pack_block<P>(g, first, smaller(P::kRows, g.rows - first), out + first * steps * P::kDepth, buffers + chunk * g.k);
+        }
+    });
+}
+
+// The rows of g, packed in the device's scratch.
+template <class P>
+const typename P::A* packed_rows(Runtime& runtime, const Linear& g) {
+    const int64_t blocks = ceil_div(g.rows, P::kRows), most = kPackChunks * runtime.pool.num_threads();
+    const int64_t num_chunks = g.rows * g.k <= kSmallPack ? 1 : smaller(blocks, most);
+    const size_t packed_bytes = size_t(g.rows * ceil_div(g.k, P::kDepth) * P::kDepth) * sizeof(typename P::A);
+    const size_t buffers_at = (packed_bytes + 63) / 64 * 64;
+    char* scratch = static_cast<char*>(runtime.scratch.at_least(buffers_at + size_t(num_chunks * g.k) * sizeof(float)));
+    auto* packed = reinterpret_cast<typename P::A*>(scratch);
+    pack_rows<P>(runtime.pool, g, packed, reinterpret_cast<float*>(scratch + buffers_at), num_chunks);
+    return packed;
 }
 
 template <class P>
 void linear(Runtime& runtime, const Linear& g) {
     if (g.rows == 0 || g.n == 0) return;
-    const int64_t steps = ceil_div(g.k, P::kDepth), panels = ceil_div(g.n, kPanel);
-    auto* a = static_cast<typename P::A*>(runtime.scratch.at_least(size_t(g.rows * steps * P::kDepth) * sizeof(typename P::A)));
-    pack_rows<P>(runtime.pool, g, a);
+    const int64_t panels = ceil_div(g.n, kPanel);
+    const typename P::A* a = packed_rows<P>(runtime, g);
     const int64_t row_tasks = ceil_div(g.rows, kTaskRows);
     // Few rows: several panels a chunk, as one stream. Sixteen chunks a thread leave work to steal.
     const int64_t most = 16 * runtime.pool.num_threads();

@@ -36,13 +36,23 @@ struct SiluMul {
     int64_t rows, width;
 };
 
+// What happens to a row of x on its way into a product; see linear_input.h.
+enum class InputKind { plain, rms_norm, silu_mul };
+
+struct Input {
+    InputKind kind;
+    const float* norm_weight;  // [k], of rms_norm
+    float eps;
+};
+
 struct Linear {
-    const float* x;      // [rows, k]
+    const float* x;      // [rows, k]; of silu_mul [rows, 2 * k], the gate's half first
     const void* weight;  // packed panels, see pack.h
     const float* bias;   // [n] or null
     float* out;          // [rows, n]
     int64_t rows, n, k;
     bool accumulate;  // out += instead of out =
+    Input input;
 };
 
 struct RopeStore {
