@@ -53,14 +53,13 @@ std::unique_ptr<PackedWeight> pack_parts(Device& device, nb::list arrays, const 
     }
     require(n > 0 && held[0].shape(1) > 0, "pack: there must be at least one row and one column");
     auto weight = std::make_unique<PackedWeight>(n, int64_t(held[0].shape(1)), wants_bf16(dtype));
-    launch(device, [&](Runtime& runtime) { pack(runtime.pool, parts, *weight); });
+    launch(device, [&](Runtime& runtime) { pack(runtime.pool, parts, *weight); });  // by reference: pack is never recorded
     return weight;
 }
 
 void unpack(Device& device, const PackedWeight& weight, Array<float, 2> out) {
     require(int64_t(out.shape(0)) == weight.n && int64_t(out.shape(1)) == weight.k, "unpack: out must be [n, k]");
-    float* to = out.data();
-    launch(device, [&](Runtime& runtime) { unpack_rows(runtime.pool, weight, nullptr, weight.n, to); });
+    launch(device, [from = &weight, to = out.data()](Runtime& runtime) { unpack_rows(runtime.pool, *from, nullptr, from->n, to); });
 }
 
 using OptionalVector = std::optional<Array<const float, 1>>;
@@ -86,29 +85,25 @@ void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight,
     launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
 }
 
-void require_in_range(Array<const int32_t, 1>& indices, int64_t end, const char* what) {
-    for (size_t i = 0; i < indices.shape(0); ++i) require(indices(i) >= 0 && indices(i) < end, what);
-}
-
 void embed(Device& device, Array<const int32_t, 1> ids, const PackedWeight& weight, Array<float, 2> out) {
     require(out.shape(0) == ids.shape(0) && int64_t(out.shape(1)) == weight.k,
             "embed: out_TH must have a row for each of ids_T and as many columns as the weight has inputs");
-    require_in_range(ids, weight.n, "embed: ids_T must be at least 0 and less than the weight's outputs");
-    const int32_t* rows = ids.data();
-    const int64_t num_rows = int64_t(ids.shape(0));
-    float* to = out.data();
-    launch(device, [&](Runtime& runtime) { unpack_rows(runtime.pool, weight, rows, num_rows, to); });
+    const Indices rows = indices_of(ids);
+    launch(device, [=, from = &weight, to = out.data()](Runtime& runtime) {
+        require(rows.are_within(from->n), "embed: ids_T must be at least 0 and less than the weight's outputs");
+        unpack_rows(runtime.pool, *from, rows.data, rows.count, to);
+    });
 }
 
 void gather(Device& device, Array<const float, 2> x, Array<const int32_t, 1> rows, Array<float, 2> out) {
     require(out.shape(0) == rows.shape(0) && out.shape(1) == x.shape(1),
             "gather_rows: out_RH must have a row for each of rows_R and the columns of x_TH");
-    require_in_range(rows, int64_t(x.shape(0)), "gather_rows: rows_R must be at least 0 and less than the rows of x_TH");
-    const float* from = x.data();
-    const int32_t* chosen = rows.data();
-    const int64_t num_rows = int64_t(rows.shape(0)), width = int64_t(x.shape(1));
-    float* to = out.data();
-    launch(device, [&](Runtime& runtime) { gather_rows(runtime.pool, from, chosen, num_rows, width, to); });
+    const Indices chosen = indices_of(rows);
+    const int64_t num_rows = int64_t(x.shape(0)), width = int64_t(x.shape(1));
+    launch(device, [=, from = x.data(), to = out.data()](Runtime& runtime) {
+        require(chosen.are_within(num_rows), "gather_rows: rows_R must be at least 0 and less than the rows of x_TH");
+        gather_rows(runtime.pool, from, chosen.data, chosen.count, width, to);
+    });
 }
 
 void rms_norm(Device& device, Array<const float, 2> x, Array<const float, 1> weight, float eps, Array<float, 2> out) {
@@ -116,7 +111,7 @@ void rms_norm(Device& device, Array<const float, 2> x, Array<const float, 1> wei
     require(int64_t(weight.shape(0)) == width, "rms_norm: weight_H must have as many elements as x_TH has columns");
     require(int64_t(out.shape(0)) == rows && int64_t(out.shape(1)) == width, "rms_norm: out_TH must have the shape of x_TH");
     const RmsNorm args{x.data(), weight.data(), out.data(), rows, width, eps};
-    launch(device, [&](Runtime& runtime) { device.kernels.rms_norm(runtime, args); });
+    launch(device, [kernel = device.kernels.rms_norm, args](Runtime& runtime) { kernel(runtime, args); });
 }
 
 void silu_mul(Device& device, Array<const float, 2> gate_up, Array<float, 2> out) {
@@ -124,7 +119,7 @@ void silu_mul(Device& device, Array<const float, 2> gate_up, Array<float, 2> out
     require(int64_t(gate_up.shape(0)) == rows && int64_t(gate_up.shape(1)) == 2 * width,
             "silu_mul: gate_up_T2I must have the rows of out_TI and twice its columns");
     const SiluMul args{gate_up.data(), out.data(), rows, width};
-    launch(device, [&](Runtime& runtime) { device.kernels.silu_mul(runtime, args); });
+    launch(device, [kernel = device.kernels.silu_mul, args](Runtime& runtime) { kernel(runtime, args); });
 }
 
 }  // namespace
@@ -133,6 +128,7 @@ void silu_mul(Device& device, Array<const float, 2> gate_up, Array<float, 2> out
 NB_MODULE(_cpu, m) {
     using namespace quire;
     bind_cache(m);
+    bind_program(m);
     m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
     m.def("missing_for", [](const std::string& name) {
         Isa isa;
@@ -150,11 +146,11 @@ NB_MODULE(_cpu, m) {
         .def_prop_ro("nbytes", [](const PackedWeight& weight) { return weight.data.size_bytes(); });
     m.def("pack", &pack_parts);
     m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg().noconvert());
-    m.def("linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
-          nb::arg().noconvert().none(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
-    m.def("embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
-    m.def("gather_rows", &gather, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
-    m.def("rms_norm", &rms_norm, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
-          nb::arg().noconvert());
-    m.def("silu_mul", &silu_mul, nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+    def_op(m, "linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
+           nb::arg().noconvert().none(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
+    def_op(m, "embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
+    def_op(m, "gather_rows", &gather, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
+    def_op(m, "rms_norm", &rms_norm, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),
+           nb::arg().noconvert());
+    def_op(m, "silu_mul", &silu_mul, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert());
 }

@@ -4,7 +4,12 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "device.h"
 
@@ -16,18 +21,84 @@ namespace nb = nanobind;
 template <class T, size_t N>
 using Array = nb::ndarray<T, nb::ndim<N>, nb::c_contig, nb::device::cpu>;
 
+template <class T>
+constexpr bool is_array = false;
+template <class... Parts>
+constexpr bool is_array<nb::ndarray<Parts...>> = true;
+
 // Refuses a call of wrong shape: a mistake of the caller, said as one sentence.
 inline void require(bool holds, const char* what) {
     if (!holds) throw nb::value_error(what);
 }
 
-// Runs f(runtime) on the device without the GIL.
+// An array of indices, as a launch holds it.
+struct Indices {
+    const int32_t* data;
+    int64_t count;
+
+    bool are_within(int64_t end) const {
+        uint32_t highest = 0;  // a negative index becomes a large one; no early end, so that it runs as vectors
+        for (int64_t i = 0; i < count; ++i) highest = std::max(highest, uint32_t(data[i]));
+        return count == 0 || int64_t{highest} < end;
+    }
+};
+
+inline Indices indices_of(const Array<const int32_t, 1>& array) { return {array.data(), int64_t(array.shape(0))}; }
+
+// Runs f(runtime) on the device without Python's lock: the only way from a binding to a kernel. While the device records, f is
+// also added to the program, so f captures by value alone ([=]; pointers into arguments that def_op keeps). f may throw require's
+// errors: checks of what an array holds (indices) stand inside f, checks of shapes before the launch.
 template <class F>
 void launch(Device& device, const F& f) {
-    nb::gil_scoped_release release;
-    device.launch(f);
+    Program* const program = device.recording.program();
+    if (program && !device.recording.keeps) throw std::runtime_error("this call cannot be recorded");
+    {
+        nb::gil_scoped_release release;
+        device.launch(f);
+    }
+    if (program) program->add(f);
 }
 
-void bind_cache(nb::module_& m);  // bindings_cache.cpp
+// Keeps alive what a recorded launch points into: nothing for numbers, else the array or the object that Python holds.
+template <class T>
+void keep(Program& program, const T& argument) {
+    if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
+        return;
+    } else if constexpr (is_array<T>) {
+        program.keep(std::make_shared<const T>(argument));
+    } else {
+        program.keep(std::make_shared<const nb::object>(nb::find(argument)));
+    }
+}
+
+template <class T>
+void keep(Program& program, const std::optional<T>& argument) {
+    if (argument) keep(program, *argument);
+}
+
+// While it lives, the op's arguments are kept: it may be recorded.
+struct Keeping {
+    explicit Keeping(Recording& recording) : recording(recording) { recording.keeps = true; }
+    ~Keeping() { recording.keeps = false; }
+    Recording& recording;
+};
+
+// Binds an op that can be recorded. An op bound by m.def is refused while its device records.
+template <class... Args, class... Extra>
+void def_op(nb::module_& m, const char* name, void (*op)(Device&, Args...), const Extra&... extra) {
+    const auto call = [op](Device& device, Args... arguments) {
+        if (Program* const program = device.recording.program()) {
+            (keep(*program, arguments), ...);
+            const Keeping keeping(device.recording);
+            op(device, arguments...);
+        } else {
+            op(device, arguments...);
+        }
+    };
+    m.def(name, call, extra...);
+}
+
+void bind_cache(nb::module_& m);    // bindings_cache.cpp
+void bind_program(nb::module_& m);  // bindings_program.cpp
 
 }  // namespace quire

@@ -11,14 +11,8 @@
 namespace quire {
 namespace {
 
-using Indices = Array<const int32_t, 1>;
+using IndexArray = Array<const int32_t, 1>;
 using OptionalWeights = std::optional<Array<const float, 1>>;
-
-bool all_within(const Indices& indices, int64_t end) {
-    uint32_t highest = 0;  // a negative index becomes a large one
-    for (size_t i = 0; i < indices.shape(0); ++i) highest = std::max(highest, uint32_t(indices.data()[i]));
-    return indices.shape(0) == 0 || int64_t{highest} < end;
-}
 
 void require_layer(const KvView& kv, int64_t layer) {
     require(layer >= 0 && layer < kv.num_layers, "layer must be 0 or more and below the cache's num_layers");
@@ -30,7 +24,7 @@ const float* norm_weights(const OptionalWeights& weights, const KvView& kv) {
     return weights->data();
 }
 
-void rope_store(Device& device, Array<const float, 2> qkv, Indices positions, Indices slots, Array<const float, 2> cosines,
+void rope_store(Device& device, Array<const float, 2> qkv, IndexArray positions, IndexArray slots, Array<const float, 2> cosines,
                 Array<const float, 2> sines, KVCache& cache, int64_t layer, OptionalWeights q_norm, OptionalWeights k_norm,
                 float eps, Array<float, 3> q_out) {
     const KvView& kv = cache.view();
@@ -42,26 +36,33 @@ void rope_store(Device& device, Array<const float, 2> qkv, Indices positions, In
     require(positions.shape(0) == rows && slots.shape(0) == rows, "rope_store: positions_T and slots_T must have a row of qkv_TN each");
     require(cosines.shape(1) == dim / 2 && sines.shape(1) == dim / 2 && cosines.shape(0) == sines.shape(0),
             "rope_store: cos_PD2 and sin_PD2 must both be [P, head_dim / 2]");
-    require(all_within(positions, int64_t(cosines.shape(0))), "rope_store: a position is outside the rope table; allowed: 0 to P - 1");
-    require(all_within(slots, int64_t{kv.num_blocks} * kv.block_size),
-            "rope_store: a slot is outside the cache; allowed: 0 to num_blocks * block_size - 1");
     const RopeStore args{qkv.data(),   positions.data(), slots.data(), cosines.data(), sines.data(),
                          norm_weights(q_norm, kv), norm_weights(k_norm, kv), q_out.data(), int64_t(rows), int64_t(num_heads),
                          layer, eps, kv};
-    launch(device, [&](Runtime& runtime) { device.kernels.rope_store(runtime, args); });
+    const Indices at = indices_of(positions), to = indices_of(slots);
+    const int64_t num_positions = int64_t(cosines.shape(0)), num_slots = int64_t{kv.num_blocks} * kv.block_size;
+    launch(device, [=, kernel = device.kernels.rope_store](Runtime& runtime) {
+        require(at.are_within(num_positions), "rope_store: a position is outside the rope table; allowed: 0 to P - 1");
+        require(to.are_within(num_slots), "rope_store: a slot is outside the cache; allowed: 0 to num_blocks * block_size - 1");
+        kernel(runtime, args);
+    });
 }
 
-// One sequence of an attention launch: its rows, its length, and the table entries that it needs.
-void require_sequence(const KvView& kv, int32_t begin, int32_t end, int32_t seq_len, const int32_t* table, int64_t table_width) {
-    require(begin <= end, "attention: query_starts_S1 must not descend");
-    require(seq_len >= end - begin, "attention: seq_lens_S must count the sequence's rows too");
-    const int64_t num_blocks = (int64_t{seq_len} + kv.block_size - 1) / kv.block_size;
-    require(num_blocks <= table_width, "attention: block_tables_SB has too few columns for seq_lens_S");
-    for (int64_t i = 0; i < num_blocks; ++i)
-        require(table[i] >= 0 && table[i] < kv.num_blocks, "attention: a block table names a block outside the cache");
+// What the index arrays of an attention launch hold: rows, lengths, and the table entries that they need.
+void require_sequences(const Attention& args, int64_t rows) {
+    const int32_t* starts = args.query_starts;
+    require(starts[0] == 0 && starts[args.num_seqs] == rows, "attention: query_starts_S1 must begin with 0 and end with T");
+    for (int64_t s = 0; s < args.num_seqs; ++s) {
+        require(starts[s] <= starts[s + 1], "attention: query_starts_S1 must not descend");
+        require(args.seq_lens[s] >= starts[s + 1] - starts[s], "attention: seq_lens_S must count the sequence's rows too");
+        const int64_t num_blocks = (int64_t{args.seq_lens[s]} + args.kv.block_size - 1) / args.kv.block_size;
+        require(num_blocks <= args.table_width, "attention: block_tables_SB has too few columns for seq_lens_S");
+        const Indices blocks{args.block_tables + s * args.table_width, num_blocks};
+        require(blocks.are_within(args.kv.num_blocks), "attention: a block table names a block outside the cache");
+    }
 }
 
-void attention(Device& device, Array<const float, 3> q, KVCache& cache, int64_t layer, Indices query_starts, Indices seq_lens,
+void attention(Device& device, Array<const float, 3> q, KVCache& cache, int64_t layer, IndexArray query_starts, IndexArray seq_lens,
                Array<const int32_t, 2> block_tables, float scale, Array<float, 2> out) {
     const KvView& kv = cache.view();
     const int64_t rows = int64_t(q.shape(0)), num_heads = int64_t(q.shape(1)), num_seqs = int64_t(seq_lens.shape(0));
@@ -73,15 +74,13 @@ void attention(Device& device, Array<const float, 3> q, KVCache& cache, int64_t 
             "attention: out_T_QD must be [T, Q * head_dim]");
     require(int64_t(query_starts.shape(0)) == num_seqs + 1 && int64_t(block_tables.shape(0)) == num_seqs,
             "attention: query_starts_S1, seq_lens_S and block_tables_SB must have S + 1, S and S rows");
-    require(query_starts.data()[0] == 0 && query_starts.data()[num_seqs] == rows,
-            "attention: query_starts_S1 must begin with 0 and end with T");
     require(std::isfinite(scale), "attention: scale must be finite");
-    for (int64_t s = 0; s < num_seqs; ++s)
-        require_sequence(kv, query_starts.data()[s], query_starts.data()[s + 1], seq_lens.data()[s],
-                         block_tables.data() + s * table_width, table_width);
     const Attention args{q.data(),    query_starts.data(), seq_lens.data(), block_tables.data(), out.data(),
                          num_seqs, table_width, num_heads, layer, int32_t(num_heads / kv.num_kv_heads), scale, kv};
-    launch(device, [&](Runtime& runtime) { device.kernels.attention(runtime, args); });
+    launch(device, [=, kernel = device.kernels.attention](Runtime& runtime) {
+        require_sequences(args, rows);
+        kernel(runtime, args);
+    });
 }
 
 KvDtype parse_dtype(const std::string& name) {
@@ -124,9 +123,9 @@ void bind_cache(nb::module_& m) {
         .def_prop_ro("block_nbytes", &KVCache::block_nbytes)
         .def("copy_blocks", &copy_blocks, exact())
         .def("read", &read_block);
-    m.def("rope_store", &rope_store, nb::arg(), exact(), exact(), exact(), exact(), exact(), nb::arg(), nb::arg(),
-          exact().none(), exact().none(), nb::arg(), exact());
-    m.def("attention", &attention, nb::arg(), exact(), nb::arg(), nb::arg(), exact(), exact(), exact(), nb::arg(), exact());
+    def_op(m, "rope_store", &rope_store, nb::arg(), exact(), exact(), exact(), exact(), exact(), nb::arg(), nb::arg(),
+           exact().none(), exact().none(), nb::arg(), exact());
+    def_op(m, "attention", &attention, nb::arg(), exact(), nb::arg(), nb::arg(), exact(), exact(), exact(), nb::arg(), exact());
 }
 
 }  // namespace quire

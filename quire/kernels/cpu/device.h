@@ -4,7 +4,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#include "table.h"
+#include "program.h"
 
 namespace quire {
 
@@ -28,6 +28,11 @@ struct Device {
         f(runtime);
     }
 
+    // Runs a program alone on this device, as one launch.
+    void replay(const Program& program) {
+        launch([&](Runtime& runtime) { program.run(runtime); });
+    }
+
     void close() {
         std::lock_guard<std::mutex> lock(busy);
         if (!closed) pool.close();
@@ -40,6 +45,7 @@ struct Device {
     Scratch scratch;
     std::mutex busy;
     bool closed = false;
+    Recording recording;
 };
 
 }  // namespace quire
