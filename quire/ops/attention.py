@@ -1,6 +1,6 @@
 """Causal attention over the paged cache.
 
-Knows: its contract. Does not know: prompts, decoding, who shares a block.
+Knows: its contract. Does not know: prompts, decoding.
 
 Legend: T tokens, S sequences, Q query heads, G kv heads, D head_dim, B blocks per table row.
 """
@@ -29,8 +29,9 @@ def attention(
 
     Sequence s owns rows query_starts[s] to query_starts[s + 1] of q, the last positions of its seq_lens[s] tokens,
     whose keys and values all lie in the cache already (rope_store); block_tables[s] names its blocks in order,
-    entries beyond its length are not looked at. One launch serves prompt chunks and single tokens together. q, out
-    float32; the rest int32; all contiguous.
+    entries beyond its length are not looked at. One launch serves prompt chunks and single tokens together; pages with
+    which several single tokens' sequences begin are read once for them. q, out float32; the rest int32; all
+    contiguous.
 
     A row's bits depend on its own q and on keys and values up to its position alone: not on its neighbours, the
     chunk, the block ids or the number of threads. With bfloat16 pages q and the softmax weights are rounded to

@@ -20,122 +20,66 @@
 //   one token, 2048   no prefetch 13 GB/s; to L1 12; to L2, a key tile ahead, 18; kv heads walked together without prefetch 14.5, with
 //                     it 18. A plain read of the same pages runs at 11 head by head and 23 a block at a time, 30 straight on.
 //   32 tokens, 1024   12.7 GB/s; fetching to L2 15.3; kv heads walked together 16.8
+//   32 rows of decoding on 1024 keys, shared or not, and 80 own   each row by itself 10.5 ms, shared keys together 3.2; 256 and 64: 2.6 and
+//                     0.6; 8 rows, 1024 and 80: 1.9 and 0.56. Nothing shared: the search for it costs less than can be measured.
 // The rest of the prompt's time is the softmax: about a fifth at head_dim 128, a quarter at 64.
-#include "attention_tile.h"
+#include "attention_split.h"
 
 namespace quire::QUIRE_ISA {
 namespace {
 
-// What one split has come to, per row: running maximum, sum of weights, and acc[row][Dp]. Lies in a float array.
-struct State {
-    float *max, *sum, *acc;
-};
+// ---- the rows of an item ----------------------------------------------------------------------------------------------
 
-State state_at(float* floats, int num_rows) {
-    const int padded_rows = (num_rows + 15) / 16 * 16;
-    return {floats, floats + padded_rows, floats + 2 * padded_rows};
-}
-
-// ---- one split --------------------------------------------------------------------------------------------------------
-
-// The tile of 16 tokens that begins at `token`.
-template <class T>
-const uint32_t* page_of(const Work<T>& work, const KvView& kv, int token) {
-    return work.pages + work.table[token / kv.block_size] * kv.block_stride + token % kv.block_size / kTileTokens * kv.tile_stride;
-}
-
-// Pages of the key tile at `tile_begin`, of the first kv head; beyond the last key there is nothing more to fetch.
-template <class T>
-void find_pages(Work<T>& work, const KvView& kv, int tile_begin, int num_tiles) {
-    for (int i = 0; i < kTilesPerStep; ++i) {
-        const int token = tile_begin + i * kTileTokens, next = token + kKeyTile;
-        work.k[i] = i < num_tiles ? page_of(work, kv, token) : work.k[0];
-        work.v[i] = work.k[i] + kv.k_words;
-        work.next[i] = next < work.last_visible ? page_of(work, kv, next) : work.k[0];
-    }
-}
-
-// On to the pages of the next kv head.
-template <class T>
-void next_head(Work<T>& work, const KvView& kv) {
-    for (int i = 0; i < kTilesPerStep; ++i) {
-        work.k[i] += kv.head_stride;
-        work.v[i] += kv.head_stride;
-        work.next[i] += kv.head_stride;
-    }
-}
-
-// One key tile for the rows of one kv head that see it.
-template <class T>
-void run_tile(Work<T>& work, int first, int end, int tile_begin, int num_tiles, float scale, State state) {
-    score_rows(work, first, end, num_tiles);
-    for (int r = first; r < end; ++r) {
-        const int limit = work.visible[r] - tile_begin;
-        if (limit >= kKeyTile) soften_row<T, true>(work, r, kKeyTile, scale, state.max[r]);
-        else soften_row<T, false>(work, r, limit, scale, state.max[r]);
-    }
-    weigh_rows(work, first, end, tile_begin, state.acc);
-}
-
-template <class T>
-void run_split(Work<T>& work, const Attention& args, int split, State state) {
-    const int num_rows = work.num_rows, begin = split * kSplitKeys, end = least(begin + kSplitKeys, work.last_visible);
-    for (int r = 0; r < num_rows; ++r) state.max[r] = -__builtin_inff();
-    for (int i = 0; i < num_rows * 16; ++i) work.lanes[i] = 0;
-    for (int i = 0; i < num_rows * work.padded_dim; ++i) state.acc[i] = 0;
-    int first = 0;  // of the rows of a head, the first that sees the tile
-    for (int tile_begin = begin; tile_begin < end; tile_begin += kKeyTile) {
-        while (work.visible[first] <= tile_begin) ++first;
-        const int num_tiles = (least(kKeyTile, end - tile_begin) + 15) / 16;
-        find_pages(work, args.kv, tile_begin, num_tiles);
-        for (int row = 0; row < num_rows; row += work.head_rows) {
-            run_tile(work, row + first, row + work.head_rows, tile_begin, num_tiles, args.scale, state);
-            next_head(work, args.kv);
-        }
-    }
-    for (int r = 0; r < num_rows; ++r) {
-        Vec lanes = load(work.lanes + r * 16);
-        for (int i = kLanes; i < 16; i += kLanes) lanes = add(lanes, load(work.lanes + r * 16 + i));
-        state.sum[r] = sum(lanes);
-    }
-}
-
-// ---- splits meet ------------------------------------------------------------------------------------------------------
-
-// total += part, for one row.
-void combine_row(State total, State part, int row, int padded_dim) {
-    const float new_max = total.max[row] > part.max[row] ? total.max[row] : part.max[row];
-    const float a = exp_of(total.max[row] - new_max), b = exp_of(part.max[row] - new_max);
-    total.max[row] = new_max;
-    total.sum[row] = total.sum[row] * a + part.sum[row] * b;
-    float* acc = total.acc + row * padded_dim;
-    const float* more = part.acc + row * padded_dim;
-    for (int d = 0; d < padded_dim; d += kLanes) store(acc + d, fma(load(more + d), set1(b), mul(load(acc + d), set1(a))));
-}
-
-// The rows of an item: kv heads, then positions, then query heads of the group.
+// Of one sequence: kv heads, then positions, then query heads of the group.
 struct Rows {
     const Attention& args;
     const QueryTile& tile;
-    const AttentionItem& item;
+    int first_kv_head, num_kv_heads;
 
     int per_head() const { return tile.num_positions * tile.num_heads; }
-    int total() const { return per_head() * item.num_kv_heads; }
+    int total() const { return per_head() * num_kv_heads; }
+    int seq() const { return tile.seq; }
     int visible(int row) const { return tile.first_visible + row % per_head() / tile.num_heads; }
     int64_t offset(int row) const {  // in q and out
-        const int64_t position = tile.first_row + row % per_head() / tile.num_heads, kv_head = item.kv_head + row / per_head();
+        const int64_t position = tile.first_row + row % per_head() / tile.num_heads, kv_head = first_kv_head + row / per_head();
         return (position * args.num_heads + kv_head * args.group + tile.first_head + row % tile.num_heads) * args.kv.head_dim;
     }
 };
 
+// Of several sequences that share pages: kv heads, then sequences, then query heads of the group; all see the same keys.
+struct SharedRows {
+    const Attention& args;
+    const SharedRow* shared;
+    const SharedItem& item;
+    int first_kv_head, num_visible;
+
+    int per_head() const { return item.num_rows * args.group; }
+    int total() const { return per_head() * item.num_kv_heads; }
+    int seq() const { return shared->seq; }
+    int visible(int) const { return num_visible; }
+    const SharedRow& of(int row) const { return shared[row % per_head() / args.group]; }
+    int64_t query_head(int row) const { return int64_t{first_kv_head + row / per_head()} * args.group + row % args.group; }
+    int64_t offset(int row) const { return (of(row).row * args.num_heads + query_head(row)) * args.kv.head_dim; }
+    int64_t record(int row, int split) const {  // in partials
+        return of(row).records + (split * args.num_heads + query_head(row)) * record_floats(args.kv.padded_dim);
+    }
+};
+
+SharedRows rows_of(const Attention& args, const AttentionPlan& plan, const SharedItem& item) {
+    const SharedRow* shared = plan.shared_rows + item.first;
+    return {args, shared, item, item.kv_head, least(item.end_tile * kKeyTile, shared->num_keys)};
+}
+
 // total += part of split `split`, for the rows that see keys of it.
-void combine(const Rows& rows, int split, State total, State part) {
+template <class R>
+void combine(const R& rows, int split, State total, State part) {
     for (int r = 0; r < rows.total(); ++r) {
         if (rows.visible(r) > split * kSplitKeys) combine_row(total, part, r, rows.args.kv.padded_dim);
     }
 }
 
-void write_out(const Rows& rows, State state) {
+template <class R>
+void write_out(const R& rows, State state) {
     const int dim = rows.args.kv.head_dim;
     for (int r = 0; r < rows.total(); ++r) {
         float* out = rows.args.out + rows.offset(r);
@@ -145,10 +89,8 @@ void write_out(const Rows& rows, State state) {
     }
 }
 
-// ---- items ------------------------------------------------------------------------------------------------------------
-
-template <class T>
-void load_queries(Work<T>& work, const Rows& rows) {
+template <class T, class R>
+void load_queries(Work<T>& work, const R& rows) {
     const Attention& args = rows.args;
     const KvView& kv = args.kv;
     work.head_rows = rows.per_head();
@@ -159,8 +101,8 @@ void load_queries(Work<T>& work, const Rows& rows) {
     work.padded_dim = kv.padded_dim;
     work.k_words = int(kv.k_words);
     work.v_lines = kv.padded_dim / T::kStep;
-    work.table = args.block_tables + rows.tile.seq * args.table_width;
-    work.pages = kv.words + args.layer * kv.layer_stride + rows.item.kv_head * kv.head_stride;
+    work.table = args.block_tables + rows.seq() * args.table_width;
+    work.pages = kv.words + args.layer * kv.layer_stride + rows.first_kv_head * kv.head_stride;
     for (int r = 0; r < work.num_rows; ++r) {
         work.visible[r] = rows.visible(r);
         const float* q = args.q + rows.offset(r);
@@ -169,9 +111,11 @@ void load_queries(Work<T>& work, const Rows& rows) {
     }
 }
 
+// ---- items of one sequence --------------------------------------------------------------------------------------------
+
 template <class T>
 void attend(const Attention& args, const AttentionPlan& plan, const AttentionItem& item) {
-    const Rows rows{args, plan.tiles[item.tile], item};
+    const Rows rows{args, plan.tiles[item.tile], item.kv_head, item.num_kv_heads};
     Work<T> work;
     load_queries(work, rows);
     const int num_rows = work.num_rows;
@@ -192,7 +136,7 @@ void attend(const Attention& args, const AttentionPlan& plan, const AttentionIte
 }
 
 void merge(const Attention& args, const AttentionPlan& plan, const AttentionItem& item) {
-    const Rows rows{args, plan.tiles[item.tile], item};
+    const Rows rows{args, plan.tiles[item.tile], item.kv_head, item.num_kv_heads};
     const int64_t stride = state_floats(rows.total(), args.kv.padded_dim);
     float* partials = plan.partials + item.partial;
     const State total = state_at(partials, rows.total());
@@ -201,18 +145,80 @@ void merge(const Attention& args, const AttentionPlan& plan, const AttentionItem
     write_out(rows, total);
 }
 
+// ---- items of rows that share -----------------------------------------------------------------------------------------
+
+template <class T>
+void load_records(Work<T>& work, const SharedRows& rows, const AttentionPlan& plan, int split, State state) {
+    for (int r = 0; r < work.num_rows; ++r) load_record(work, state, r, plan.partials + rows.record(r, split));
+}
+
+// Shared keys within a split, on from where the run around this one has come to.
+template <class T>
+void attend_shared(const Attention& args, const AttentionPlan& plan, const SharedItem& piece) {
+    const SharedRows rows = rows_of(args, plan, piece);
+    Work<T> work;
+    load_queries(work, rows);
+    alignas(64) float floats[state_floats(kTileRows, kMaxHeadDim)];
+    const State state = state_at(floats, work.num_rows);
+    const int split = piece.begin_tile / kTilesPerSplit;
+    if (piece.begin_tile % kTilesPerSplit == 0) begin_split(work, state);
+    else load_records(work, rows, plan, split, state);
+    run_keys(work, args, piece.begin_tile * kKeyTile, piece.end_tile * kKeyTile, state);
+    for (int r = 0; r < work.num_rows; ++r) save_record(work, state, r, plan.partials + rows.record(r, split));
+}
+
+// Split `split` of a row that shares: its record, its record and own keys, or own keys alone.
+template <class T>
+void finish_split(Work<T>& work, const SharedRows& rows, const AttentionPlan& plan, int split, State state) {
+    const int own = rows.item.begin_tile * kKeyTile, begin = split * kSplitKeys;
+    const int end = least(begin + kSplitKeys, work.last_visible);
+    if (own > begin) load_records(work, rows, plan, split, state);
+    else begin_split(work, state);
+    if (own < end) run_keys(work, rows.args, own > begin ? own : begin, end, state);
+    end_split(work, state);
+}
+
+template <class T>
+void attend_own(const Attention& args, const AttentionPlan& plan, const SharedItem& item) {
+    const SharedRows rows = rows_of(args, plan, item);
+    Work<T> work;
+    load_queries(work, rows);
+    alignas(64) float floats[2][state_floats(kTileRows, kMaxHeadDim)];
+    const State total = state_at(floats[0], work.num_rows), part = state_at(floats[1], work.num_rows);
+    finish_split(work, rows, plan, 0, total);
+    for (int split = 1; split * kSplitKeys < work.last_visible; ++split) {
+        finish_split(work, rows, plan, split, part);
+        combine(rows, split, total, part);
+    }
+    write_out(rows, total);
+}
+
+template <class T>
+void run_plan(Pool& pool, const Attention& args, const AttentionPlan& plan) {
+    const int64_t* begins = plan.stage_begins;
+    parallel(pool, begins[1] + plan.num_items, [&](int64_t i) {
+        if (i < begins[1]) attend_shared<T>(args, plan, plan.pieces[i]);
+        else attend<T>(args, plan, plan.items[i - begins[1]]);
+    });
+    for (int stage = 1; stage < kTilesPerSplit; ++stage) {
+        parallel(pool, begins[stage + 1] - begins[stage],
+                 [&](int64_t i) { attend_shared<T>(args, plan, plan.pieces[begins[stage] + i]); });
+    }
+    parallel(pool, plan.num_owns + plan.num_merges, [&](int64_t i) {
+        if (i < plan.num_owns) attend_own<T>(args, plan, plan.owns[i]);
+        else merge(args, plan, plan.merges[i - plan.num_owns]);
+    });
+}
+
 }  // namespace
 
 void attention(Runtime& runtime, const Attention& args) {
-    const AttentionShape shape{args.query_starts, args.seq_lens,      args.num_seqs,             args.kv.num_kv_heads,
-                               args.group,        args.kv.padded_dim, runtime.pool.num_threads()};
+    const KvView& kv = args.kv;
+    const AttentionShape shape{args.query_starts, args.seq_lens,   args.block_tables, args.num_seqs, args.table_width,
+                               kv.block_size,     kv.num_kv_heads, args.group,        kv.padded_dim, runtime.pool.num_threads()};
     const AttentionPlan plan = plan_attention(shape, runtime.scratch);
-    const bool bf16 = args.kv.dtype == KvDtype::bfloat16;
-    parallel(runtime.pool, plan.num_items, [&](int64_t i) {
-        if (bf16) attend<Bf16>(args, plan, plan.items[i]);
-        else attend<F32>(args, plan, plan.items[i]);
-    });
-    parallel(runtime.pool, plan.num_merges, [&](int64_t i) { merge(args, plan, plan.merges[i]); });
+    if (kv.dtype == KvDtype::bfloat16) run_plan<Bf16>(runtime.pool, args, plan);
+    else run_plan<F32>(runtime.pool, args, plan);
 }
 
 }  // namespace quire::QUIRE_ISA
