@@ -129,6 +129,7 @@ NB_MODULE(_cpu, m) {
     using namespace quire;
     bind_cache(m);
     bind_program(m);
+    bind_roof(m);
     m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
     m.def("missing_for", [](const std::string& name) {
         Isa isa;

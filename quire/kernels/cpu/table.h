@@ -78,6 +78,18 @@ struct Attention {
     KvView kv;
 };
 
+// Probes of the roof, see roof.cpp.
+struct RoofRead {
+    const char* data;
+    int64_t bytes, ahead;  // prefetch so many bytes before reading; 0: do not
+};
+
+struct RoofMultiply {
+    enum Type { float32, bfloat16, int8 } type;
+    int64_t rounds;
+    int64_t* num_ops;  // out: multiplications and additions done by all threads
+};
+
 // clang-format off
 #define QUIRE_OPS(X)        \
     X(rms_norm, RmsNorm)    \
@@ -85,7 +97,9 @@ struct Attention {
     X(linear_bf16, Linear)  \
     X(linear_f32, Linear)  \
     X(rope_store, RopeStore) \
-    X(attention, Attention)
+    X(attention, Attention) \
+    X(roof_read, RoofRead) \
+    X(roof_multiply, RoofMultiply)
 // clang-format on
 
 struct Kernels {
