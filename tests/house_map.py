@@ -53,13 +53,15 @@ ROOMS = {
     # hall: joins them
     "runner": Room("models layers ops quant sampling", "numpy"),
     "engine": Room("cache scheduling runner models ops weights", "msgspec"),
+    "measure": Room("models layers ops quant weights", "numpy"),
     # porch: text, JSON, people
     "observe": Room(others="prometheus_client"),
     "server": Room("engine text observe llm front", "msgspec starlette pydantic pydantic_core uvicorn"),
     "sim": Room("cache scheduling"),
     "llm": Room("engine text runner ops front"),
     "cli": Room(
-        "llm server observe engine text sim ops front", "typer rich huggingface_hub uvicorn uvloop starlette httpx"
+        "llm server observe engine text sim ops measure front",
+        "typer rich huggingface_hub uvicorn uvloop starlette httpx",
     ),
     "front": Room("llm cli"),
 }

@@ -74,6 +74,37 @@ def offline(
     show(measure(prepared, work, tell), as_json)
 
 
+@bench.command()
+def kernels(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A folder or hub id for its shapes. Default: bundled.", metavar="[MODEL]"),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", help="Shapes by name instead: qwen3-0.6b, llama-3.2-1b, smollm2-135m."),
+    ] = None,
+    op: Annotated[
+        str, typer.Option("--op", help="Only these, with commas: linear, attention, rope_store, rowwise.")
+    ] = "",
+    format: Annotated[str, typer.Option("--format", help="Only these weight formats, with commas. Default: all.")] = "",
+    rows: Annotated[str, typer.Option("--rows", help="Rows of the matrix products, with commas.")] = "1,8,32,128,512",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Compute threads. Default: the cores this process may use.")
+    ] = None,
+    repeat: Annotated[int, typer.Option("--repeat", help="Samples of each, in turn; medians are shown.")] = 3,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every op at a model's shapes: its rate, and per cent of what this machine can do at most, measured beside it."""
+    from quire.cli.bench.kernels import Asked, run
+
+    asked = Asked(model, revision, shape, op, format, rows, threads, repeat)
+    result = run(asked, tell if as_json else typer.echo)
+    if as_json:
+        typer.echo(json.dumps(result))
+
+
 @bench.command("kv-waste")
 def kv_waste(
     trace: Annotated[Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake .jsonl.")],
