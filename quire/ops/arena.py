@@ -21,12 +21,13 @@ class Arena:
     allocates nothing. Growing a buffer leaves old views alive and detached.
     """
 
-    __slots__ = ("_buffers", "_poison", "_views")
+    __slots__ = ("_buffers", "_views", "num_growths", "poisons")
 
     def __init__(self, poison: bool = False) -> None:
         self._buffers: dict[str, Float32] = {}
         self._views: dict[tuple[str, tuple[int, ...]], Float32] = {}
-        self._poison = poison
+        self.poisons = poison
+        self.num_growths = 0  # buffers made so far: while it stays, every view of a name and shape is the same memory
 
     @property
     def num_bytes(self) -> int:
@@ -38,7 +39,7 @@ class Arena:
         view = self._views.get((name, shape))
         if view is None:
             view = self._make(name, shape)
-        if self._poison:
+        if self.poisons:
             view.fill(np.nan)
         return view
 
@@ -46,6 +47,7 @@ class Arena:
         size = int(np.prod(shape, dtype=np.int64))
         if name not in self._buffers or self._buffers[name].size < size:
             self._buffers[name] = _aligned(size)
+            self.num_growths += 1
             self._views = {key: view for key, view in self._views.items() if key[0] != name}
         if len(self._views) >= MAX_VIEWS:
             self._views.clear()
