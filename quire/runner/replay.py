@@ -102,15 +102,19 @@ class Replay:
         program = Program(self._machine.device)
         with program.recording():
             logits_RV = self._model.forward(self._inputs.forward(num_rows, self._machine))
+        self._drop_detached()
         self._recorded[num_rows] = program, logits_RV
         return logits_RV
 
     def _fit(self, table_width: int) -> None:
-        """Drop the programs whose arrays are no longer in use, or become too narrow now."""
+        """Wider tables where these are too narrow; programs only of memory in use."""
         if table_width > self._inputs.table_width:
             width = 1 << (table_width - 1).bit_length()
             self._inputs = DecodeInputs(HEAD_ROWS, width, self._machine.block_size)
             self._recorded.clear()
+        self._drop_detached()
+
+    def _drop_detached(self) -> None:
         if self._num_growths != self._machine.arena.num_growths:
             self._num_growths = self._machine.arena.num_growths
             self._recorded.clear()
