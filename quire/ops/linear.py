@@ -14,7 +14,12 @@ from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 
 PackedWeight = _cpu.PackedWeight
-"""A matrix [n, k] of the C++ side: `.n`, `.k`, `.dtype` ("bfloat16" or "float32"), `.nbytes`. Fits every `Device`."""
+"""A matrix [n, k] of the C++ side, fit for every `Device`.
+
+`.n`, `.k`; `.dtype` "bfloat16", "float32", "int8" or "int4"; `.group_size` inputs per scale (k when per channel, 0
+without scales); `.symmetric` False for int4 with offsets; `.nbytes` that a product reads; `.buffer()` these bytes as a
+read-only uint8 array that keeps the weight alive, for `from_buffer`.
+"""
 
 
 _NO_NORM = (None, 0.0)
@@ -31,8 +36,32 @@ def pack(device: Device, parts: Sequence[Any], dtype: str) -> PackedWeight:
     return _cpu.pack(device.cpu, list(parts), dtype)
 
 
+def quantize(
+    device: Device, parts: Sequence[Any], bits: int, group_size: int | None = None, symmetric: bool = True
+) -> PackedWeight:
+    """The matrices `parts`, as in `pack`, rounded to `bits` 8 or 4 per weight.
+
+    A scale (bfloat16) for every `group_size` successive inputs of an output: 32, 64 or 128 (the last group is shorter
+    when k is no multiple), or one per output with None. int8: w ~ scale * q, q in -127..127. int4: q in -8..7; with
+    symmetric=False w ~ scale * q + offset, q in 0..15 (only with a group_size). int4 scales are chosen for the least
+    squared error among a dozen tries. The bytes are the same on every instruction set and for any number of threads.
+    Raises TypeError and ValueError as `pack`, ValueError for weights that are infinite or NaN, MemoryError.
+    """
+    return _cpu.quantize(device.cpu, list(parts), bits, group_size, symmetric)
+
+
+def from_buffer(n: int, k: int, dtype: str, group_size: int, symmetric: bool, buffer: Any) -> PackedWeight:
+    """The weight that had these properties and this `.buffer()`; the bytes are used in place and not checked.
+
+    `buffer` is a contiguous uint8 array that begins at a multiple of 64 bytes; it may be memory-mapped, and nobody may
+    write to it any more.
+    Raises TypeError for another type or layout, ValueError for properties or a length that do not fit.
+    """
+    return _cpu.from_buffer(n, k, dtype, group_size, symmetric, buffer)
+
+
 def unpack(device: Device, weight: PackedWeight) -> Any:
-    """The matrix as float32 [n, k]; for tests and inspection."""
+    """The matrix as float32 [n, k], as the products see it; for tests and inspection."""
     out_NK = np.empty((weight.n, weight.k), dtype=np.float32)
     _cpu.unpack(device.cpu, weight, out_NK)
     return out_NK
@@ -53,7 +82,9 @@ def linear(
     With `norm` = (weight_K, eps) every row goes through `rms_norm` on its way in; with `silu` x is [T, 2K], a gate and
     an up half, and every row goes through `silu_mul`: the same bits as the two ops one after the other, in one launch
     and without the array between them. Not both.
-    A bfloat16 weight: the row is then rounded to bfloat16 once, products are summed in float32. Each output is one sum
+    A bfloat16 weight: the row is then rounded to bfloat16 once, products are summed in float32. An int8 or int4 weight:
+    the row is rounded to int8 in groups of 128 inputs, scale max|x| / 127; integer sums are exact, and scaled sums of
+    groups are added in float32, ascending. Each output is one sum
     along K ascending: its bits do not depend on T, on the other rows or on the number of threads (they may on the
     instruction set).
     Raises TypeError for another type or layout, ValueError for shapes that do not fit.

@@ -21,47 +21,6 @@ std::unique_ptr<Device> make_device(int num_threads, const std::string& name) {
     return std::make_unique<Device>(num_threads, isa);
 }
 
-using Matrix = nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-
-Number number_of(const Matrix& part) {
-    if (part.dtype() == nb::dtype<float>()) return Number::f32;
-    if (part.dtype() == nb::dtype<uint16_t>()) return Number::bf16;
-    const auto type = part.dtype();
-    require(type.code == uint8_t(nb::dlpack::dtype_code::Float) && type.bits == 16 && type.lanes == 1,
-            "pack: a part's type must be float32, float16, or uint16 holding bfloat16 bits");
-    return Number::f16;
-}
-
-bool wants_bf16(const std::string& dtype) {
-    require(dtype == "bfloat16" || dtype == "float32", "pack: dtype must be bfloat16 or float32");
-    return dtype == "bfloat16";
-}
-
-std::unique_ptr<PackedWeight> pack_parts(Device& device, nb::list arrays, const std::string& dtype) {
-    std::vector<Matrix> held;  // keeps the arrays alive while they are read
-    std::vector<Part> parts;
-    int64_t n = 0;
-    for (nb::handle array : arrays) {
-        Matrix part;
-        if (!nb::try_cast<Matrix>(array, part, false)) {
-            throw nb::type_error("pack: every part must be a C-contiguous two-dimensional array");
-        }
-        held.push_back(part);
-        parts.push_back({part.data(), int64_t(part.shape(0)), number_of(part)});
-        require(part.shape(1) == held[0].shape(1), "pack: the parts must have equally many columns");
-        n += int64_t(part.shape(0));
-    }
-    require(n > 0 && held[0].shape(1) > 0, "pack: there must be at least one row and one column");
-    auto weight = std::make_unique<PackedWeight>(n, int64_t(held[0].shape(1)), wants_bf16(dtype));
-    launch(device, [&](Runtime& runtime) { pack(runtime.pool, parts, *weight); });  // by reference: pack is never recorded
-    return weight;
-}
-
-void unpack(Device& device, const PackedWeight& weight, Array<float, 2> out) {
-    require(int64_t(out.shape(0)) == weight.n && int64_t(out.shape(1)) == weight.k, "unpack: out must be [n, k]");
-    launch(device, [from = &weight, to = out.data()](Runtime& runtime) { unpack_rows(runtime.pool, *from, nullptr, from->n, to); });
-}
-
 using OptionalVector = std::optional<Array<const float, 1>>;
 
 Input input_of(const OptionalVector& norm_weight, float eps, bool silu, int64_t k) {
@@ -69,6 +28,15 @@ Input input_of(const OptionalVector& norm_weight, float eps, bool silu, int64_t 
     require(!norm_weight || int64_t(norm_weight->shape(0)) == k, "linear: norm's weight_K must have as many elements as the weight has inputs");
     if (norm_weight) return {InputKind::rms_norm, norm_weight->data(), eps};
     return {silu ? InputKind::silu_mul : InputKind::plain, nullptr, 0.0f};
+}
+
+auto kernel_of(const Kernels& kernels, WeightType type) {
+    switch (type) {
+        case WeightType::bf16: return kernels.linear_bf16;
+        case WeightType::f32: return kernels.linear_f32;
+        case WeightType::int8: return kernels.linear_int8;
+        default: return kernels.linear_int4;
+    }
 }
 
 void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight, Array<float, 2> out, OptionalVector bias,
@@ -80,8 +48,8 @@ void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight,
             "linear: out_TN must have the rows of x_TK and as many columns as the weight has outputs");
     require(!bias || int64_t(bias->shape(0)) == weight.n, "linear: bias_N must have as many elements as the weight has outputs");
     const Linear args{x.data(),   weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(), rows, weight.n, weight.k,
-                      accumulate, input_of(norm_weight, eps, silu, weight.k)};
-    const auto kernel = weight.bf16 ? device.kernels.linear_bf16 : device.kernels.linear_f32;
+                      accumulate, input_of(norm_weight, eps, silu, weight.k), int32_t(weight.group), weight.symmetric};
+    const auto kernel = kernel_of(device.kernels, weight.type);
     launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
 }
 
@@ -130,6 +98,7 @@ NB_MODULE(_cpu, m) {
     bind_cache(m);
     bind_program(m);
     bind_roof(m);
+    bind_weight(m);
     m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
     m.def("missing_for", [](const std::string& name) {
         Isa isa;
@@ -140,13 +109,6 @@ NB_MODULE(_cpu, m) {
         .def(nb::new_(&make_device))
         .def("close", &Device::close, nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("isa", [](const Device& device) { return std::string(isa_name(device.isa)); });
-    nb::class_<PackedWeight>(m, "PackedWeight")
-        .def_ro("n", &PackedWeight::n)
-        .def_ro("k", &PackedWeight::k)
-        .def_prop_ro("dtype", [](const PackedWeight& weight) { return weight.bf16 ? "bfloat16" : "float32"; })
-        .def_prop_ro("nbytes", [](const PackedWeight& weight) { return weight.data.size_bytes(); });
-    m.def("pack", &pack_parts);
-    m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg().noconvert());
     def_op(m, "linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert().none(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
     def_op(m, "embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());

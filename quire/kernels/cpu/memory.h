@@ -11,6 +11,8 @@ class Mapping {
 public:
     Mapping() = default;
     explicit Mapping(size_t size_bytes);  // throws std::bad_alloc
+    // Bytes that somebody else owns, keeps alive and does not write; nobody writes through this either.
+    Mapping(const void* borrowed, size_t size_bytes) : data_(const_cast<void*>(borrowed)), size_bytes_(size_bytes) {}
     ~Mapping();
     Mapping(const Mapping&) = delete;
     Mapping& operator=(const Mapping&) = delete;

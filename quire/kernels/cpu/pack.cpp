@@ -14,15 +14,6 @@ namespace {
 
 constexpr int64_t kBlock = 32;
 
-float f16_value(uint16_t bits) {
-    const uint32_t sign = uint32_t(bits & 0x8000) << 16, exponent = bits >> 10 & 31, fraction = bits & 0x3ff;
-    if (exponent == 0) return (sign ? -1.0f : 1.0f) * float(fraction) * 0x1p-24f;
-    const uint32_t wide = sign | (exponent == 31 ? 255u << 23 : (exponent + 112) << 23) | fraction << 13;
-    float value;
-    memcpy(&value, &wide, 4);
-    return value;
-}
-
 float element(const void* row, Number type, int64_t i) {
     if (type == Number::f32) {
         float value;
@@ -41,27 +32,6 @@ void read_bf16(const void* row, Number type, int64_t first, int64_t count, uint1
 
 void read_f32(const void* row, Number type, int64_t first, int64_t count, float* out) {
     for (int64_t i = 0; i < count; ++i) out[i] = element(row, type, first + i);
-}
-
-struct Row {
-    const void* data;
-    Number type;
-};
-
-// The rows of one panel; null for those beyond n.
-void find_rows(const std::vector<Part>& parts, int64_t k, int64_t first, Row (&rows)[kPanel]) {
-    for (int64_t j = 0; j < kPanel; ++j) {
-        int64_t index = first + j;
-        rows[j] = {nullptr, Number::f32};
-        for (const Part& part : parts) {
-            if (index < part.rows) {
-                const int64_t row_bytes = k * (part.type == Number::f32 ? 4 : 2);
-                rows[j] = {static_cast<const char*>(part.data) + index * row_bytes, part.type};
-                break;
-            }
-            index -= part.rows;
-        }
-    }
 }
 
 void pack_panel_bf16(const Row (&rows)[kPanel], int64_t k, uint32_t* out) {
@@ -90,15 +60,23 @@ void pack_panel_f32(const Row (&rows)[kPanel], int64_t k, float* out) {
 
 }  // namespace
 
-PackedWeight::PackedWeight(int64_t n, int64_t k, bool bf16)
-    : n(n), k(k), bf16(bf16), data(size_t(panels() * panel_elements()) * (bf16 ? 2 : 4)) {}
+PackedWeight::PackedWeight(int64_t n, int64_t k, WeightType type, int64_t group, bool symmetric)
+    : n(n), k(k), type(type), group(group), symmetric(symmetric), data(expected_bytes()) {}
+
+PackedWeight::PackedWeight(int64_t n, int64_t k, WeightType type, int64_t group, bool symmetric, const void* bytes)
+    : n(n), k(k), type(type), group(group), symmetric(symmetric), data(bytes, expected_bytes()) {}
+
+size_t PackedWeight::expected_bytes() const {
+    if (quantized()) return size_t(panels() * q_panel_bytes(qformat()));
+    return size_t(panels() * panel_elements()) * (type == WeightType::bf16 ? 2 : 4);
+}
 
 void pack(Pool& pool, const std::vector<Part>& parts, PackedWeight& weight) {
     parallel(pool, weight.panels(), [&](int64_t panel) {
         Row rows[kPanel];
-        find_rows(parts, weight.k, panel * kPanel, rows);
+        find_rows(parts.data(), int64_t(parts.size()), weight.k, panel * kPanel, kPanel, rows);
         const int64_t offset = panel * weight.panel_elements();
-        if (weight.bf16) pack_panel_bf16(rows, weight.k, weight.data.as<uint32_t>() + offset / 2);
+        if (weight.type == WeightType::bf16) pack_panel_bf16(rows, weight.k, weight.data.as<uint32_t>() + offset / 2);
         else pack_panel_f32(rows, weight.k, weight.data.as<float>() + offset);
     });
 }

@@ -10,6 +10,9 @@
 #include "isa.h"
 #include "kv_cache.h"
 #include "memory.h"
+#include "panel.h"
+#include "part.h"
+#include "qformat.h"
 #include "threads.h"
 
 namespace quire {
@@ -18,9 +21,6 @@ struct Runtime {
     Pool& pool;
     Scratch& scratch;
 };
-
-// Columns of a panel of packed weights, the same on every instruction set.
-constexpr int64_t kPanel = 48;
 
 struct RmsNorm {
     const float* x;       // [rows, width]
@@ -53,6 +53,16 @@ struct Linear {
     int64_t rows, n, k;
     bool accumulate;  // out += instead of out =
     Input input;
+    int32_t group;   // of int8 and int4 weights, see qformat.h
+    bool symmetric;  // likewise
+};
+
+struct Quantize {
+    const Part* parts;  // one below the other, n rows of format.k
+    int64_t num_parts, n;
+    QFormat format;
+    uint8_t* out;         // panels, see qformat.h
+    int32_t* not_finite;  // becomes 1 when a weight is infinite or NaN
 };
 
 struct RopeStore {
@@ -95,7 +105,10 @@ struct RoofMultiply {
     X(rms_norm, RmsNorm)    \
     X(silu_mul, SiluMul)    \
     X(linear_bf16, Linear)  \
-    X(linear_f32, Linear)  \
+    X(linear_f32, Linear)   \
+    X(linear_int8, Linear)  \
+    X(linear_int4, Linear)  \
+    X(quantize, Quantize)   \
     X(rope_store, RopeStore) \
     X(attention, Attention) \
     X(roof_read, RoofRead) \

@@ -1,0 +1,271 @@
+// quantize: from a checkpoint's rows to panels of int8 or int4; layout in qformat.h.
+//
+//   int8              scale = max|w| / 127, rounded up to bfloat16 so that nothing is clipped
+//   int4              q in -8..7; for each of kTries divisors d, q = w * (-d / extreme) rounded, where extreme is the weight of
+//                     largest magnitude, and the scale that fits these q best in least squares; the d of least error wins
+//   int4 with offset  q in 0..15; the range [min, max] narrowed on both sides in kTries ways, scale and offset fitted likewise
+// Then q = w / scale (or (w - offset) / scale) rounded to nearest, ties to even, with scale and offset as stored in bfloat16.
+// A scale below the smallest normal float32 is zero, and so are its weights. Weights that are infinite or NaN are reported.
+//
+// A lane is a column: a block of k of 48 rows is transposed once, then everything goes down the columns, k ascending, in
+// multiplies and adds that are never fused: the bytes are the same on every instruction set and for any number of threads.
+// Knows: a matrix. Does not know: layers, files.
+#include "qformat.h"
+#include "simd_int.h"
+#include "table.h"
+
+namespace quire::QUIRE_ISA {
+namespace {
+
+constexpr int64_t kBlockK = 128;  // a multiple of every group
+constexpr int64_t kVectors = kPanel / kLanes;
+constexpr int kTries = 12;
+constexpr float kSmallestScale = 1.17549435e-38f;
+
+inline Vec negative(Vec a) { return sub(zero(), a); }
+inline Vec rounded(Vec x) { return sub(add(x, set1(kRounder)), set1(kRounder)); }
+inline Vec within(Vec x, float low, float high) { return min(max(x, set1(low)), set1(high)); }
+
+// 1 / scale, or 0 where the scale is too small.
+inline Vec inverse_of(Vec scale) {
+    const Vec magnitude = max(scale, negative(scale)), one = set1(1.0f);
+    const Vec safe = below(magnitude, set1(kSmallestScale), one, scale);
+    return below(magnitude, set1(kSmallestScale), zero(), div(one, safe));
+}
+
+template <class T>
+inline void transpose_row(const void* row, int64_t first, int64_t count, float* out, float (*value)(T)) {
+    const char* from = static_cast<const char*>(row) + first * int64_t(sizeof(T));
+    for (int64_t i = 0; i < count; ++i) {
+        T bits;
+        memcpy(&bits, from + i * int64_t(sizeof(T)), sizeof(T));
+        out[i * kPanel] = value(bits);
+    }
+}
+
+inline float same(float x) { return x; }
+
+// The rows of a panel, a block of k at a time as [k][48]; zeros beyond the rows and beyond k.
+struct Block {
+    Row rows[kPanel];
+    int64_t k, first = -1;
+    alignas(64) float x[kBlockK * kPanel];
+
+    const float* at(int64_t wanted) {
+        if (wanted == first) return x;
+        first = wanted;
+        memset(x, 0, sizeof(x));
+        const int64_t count = k - first < kBlockK ? k - first : kBlockK;
+        for (int64_t j = 0; j < kPanel; ++j) {
+            if (!rows[j].data) continue;
+            if (rows[j].type == Number::bf16) transpose_row<uint16_t>(rows[j].data, first, count, x + j, bf16_value);
+            else if (rows[j].type == Number::f16) transpose_row<uint16_t>(rows[j].data, first, count, x + j, f16_value);
+            else transpose_row<float>(rows[j].data, first, count, x + j, same);
+        }
+        return x;
+    }
+};
+
+// One group of a panel and what is found out about it, a number per column.
+struct Group {
+    int64_t first, length;
+    alignas(64) float least[kPanel], most[kPanel], scale[kPanel], offset[kPanel];
+};
+
+// Calls f(rows [count][48], count) for the group, a block at a time.
+template <class F>
+inline void each_block(Block& block, const Group& group, const F& f) {
+    for (int64_t k = group.first; k < group.first + group.length;) {
+        const int64_t start = k / kBlockK * kBlockK, left = group.first + group.length - k;
+        const int64_t count = start + kBlockK - k < left ? start + kBlockK - k : left;
+        f(block.at(start) + (k - start) * kPanel, count);
+        k += count;
+    }
+}
+
+// Least and most weight of each column; false when one is infinite or NaN.
+bool find_range(Block& block, Group& group) {
+    Vec taint = zero();
+    for (int64_t j = 0; j < kPanel; ++j) group.least[j] = group.most[j] = 0.0f;
+    each_block(block, group, [&](const float* x, int64_t count) {
+        for (int64_t c = 0; c < kPanel; c += kLanes) {
+            Vec least = load(group.least + c), most = load(group.most + c);
+            for (int64_t i = 0; i < count; ++i) {
+                const Vec w = load(x + i * kPanel + c);
+                least = min(w, least);
+                most = max(w, most);
+                taint = add(taint, mul(w, zero()));
+            }
+            store(group.least + c, least);
+            store(group.most + c, most);
+        }
+    });
+    return sum(taint) == 0.0f;
+}
+
+void choose_int8(Group& group) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+        const float largest = group.most[j] > -group.least[j] ? group.most[j] : -group.least[j];
+        const float exact = largest / 127.0f;
+        uint32_t bits;
+        memcpy(&bits, &exact, 4);
+        group.scale[j] = bf16_value(uint16_t((bits + 0xffff) >> 16));
+    }
+}
+
+// Divisors of the largest magnitude: from clipping none of it to a fifth.
+inline float divisor(int i) { return 8.75f - 0.25f * float(i); }
+
+// Sums of w * q and of q * q of one column vector over all tries, then the best scale.
+void choose_symmetric(Block& block, Group& group) {
+    alignas(64) float products[kTries][kPanel] = {}, squares[kTries][kPanel] = {}, inverses[kTries][kPanel];
+    for (int64_t c = 0; c < kPanel; c += kLanes) {
+        const Vec least = load(group.least + c), most = load(group.most + c);
+        const Vec inverse = inverse_of(below(most, negative(least), least, most));
+        for (int t = 0; t < kTries; ++t) store(inverses[t] + c, mul(inverse, set1(-divisor(t))));
+    }
+    each_block(block, group, [&](const float* x, int64_t count) {
+        for (int64_t c = 0; c < kPanel; c += kLanes) {
+            for (int t = 0; t < kTries; ++t) {
+                const Vec inverse = load(inverses[t] + c);
+                Vec product = load(products[t] + c), square = load(squares[t] + c);
+                for (int64_t i = 0; i < count; ++i) {
+                    const Vec w = load(x + i * kPanel + c), q = within(rounded(mul(w, inverse)), -8.0f, 7.0f);
+                    product = add(product, mul(w, q));
+                    square = add(square, mul(q, q));
+                }
+                store(products[t] + c, product);
+                store(squares[t] + c, square);
+            }
+        }
+    });
+    for (int64_t c = 0; c < kPanel; c += kLanes) {
+        Vec best = set1(-1.0f), scale = zero();
+        for (int t = 0; t < kTries; ++t) {
+            const Vec product = load(products[t] + c), square = max(load(squares[t] + c), set1(1.0f));
+            const Vec fit = div(product, square), gain = mul(product, fit);
+            scale = below(best, gain, fit, scale);
+            best = max(gain, best);
+        }
+        store(group.scale + c, scale);
+    }
+}
+
+// The part of the range that try t keeps.
+inline float kept(int t) { return 1.0f - 0.03f * float(t); }
+
+struct Fit {
+    Vec scale, offset, error;
+};
+
+// Least squares for w ~ scale * q + offset over n weights.
+inline Fit fit(Vec n, Vec q, Vec qq, Vec wq, Vec w) {
+    const Vec spread = sub(mul(n, qq), mul(q, q)), level = below(set1(0.5f), spread, spread, set1(1.0f));
+    const Vec slope = below(set1(0.5f), spread, div(sub(mul(n, wq), mul(w, q)), level), zero());
+    const Vec offset = div(sub(w, mul(slope, q)), n);
+    return {slope, offset, negative(add(mul(offset, w), mul(slope, wq)))};  // without the sum of w * w, which all tries share
+}
+
+// One try of one column vector of a group that lies in one block.
+inline Fit try_range(const float* x, int64_t count, Vec least, Vec inverse) {
+    Vec q_sum = zero(), qq_sum = zero(), wq_sum = zero(), w_sum = zero();
+    for (int64_t i = 0; i < count; ++i) {
+        const Vec w = load(x + i * kPanel), q = within(rounded(mul(sub(w, least), inverse)), 0.0f, 15.0f);
+        q_sum = add(q_sum, q);
+        qq_sum = add(qq_sum, mul(q, q));
+        wq_sum = add(wq_sum, mul(w, q));
+        w_sum = add(w_sum, w);
+    }
+    return fit(set1(float(count)), q_sum, qq_sum, wq_sum, w_sum);
+}
+
+void choose_asymmetric(Block& block, Group& group) {
+    each_block(block, group, [&](const float* x, int64_t count) {
+        for (int64_t c = 0; c < kPanel; c += kLanes) {
+            const Vec least = load(group.least + c), most = load(group.most + c);
+            const Vec middle = mul(add(least, most), set1(0.5f)), half = mul(sub(most, least), set1(0.5f));
+            Fit best = {zero(), zero(), set1(3.0e38f)};
+            for (int t = 0; t < kTries; ++t) {
+                const Vec reach = mul(half, set1(kept(t)));
+                const Vec inverse = inverse_of(mul(reach, set1(2.0f / 15.0f)));
+                const Fit now = try_range(x + c, count, sub(middle, reach), inverse);
+                best.scale = below(now.error, best.error, now.scale, best.scale);
+                best.offset = below(now.error, best.error, now.offset, best.offset);
+                best.error = min(now.error, best.error);
+            }
+            store(group.scale + c, best.scale);
+            store(group.offset + c, best.offset);
+        }
+    });
+}
+
+// Scales and offsets to their stored form, and back into `group` as what they now are.
+void store_scales(const QFormat& format, Group& group, uint8_t* out) {
+    for (int64_t j = 0; j < kPanel; ++j) {
+        const uint16_t scale = bf16_bits(group.scale[j]);
+        memcpy(out + 2 * j, &scale, 2);
+        group.scale[j] = bf16_value(scale);
+        if (format.symmetric) continue;
+        const uint16_t offset = bf16_bits(group.offset[j]);
+        memcpy(out + 2 * (kPanel + j), &offset, 2);
+        group.offset[j] = bf16_value(offset);
+    }
+}
+
+// q of every weight of the group, with its zero added, into `out`.
+void encode(const QFormat& format, Block& block, const Group& group, uint8_t* out) {
+    const float least = format.bits == 8 ? -127.0f : format.symmetric ? -8.0f : 0.0f;
+    const float most = format.bits == 8 ? 127.0f : format.symmetric ? 7.0f : 15.0f;
+    const Vec zero_point = set1(float(q_zero(format)));
+    each_block(block, group, [&](const float* x, int64_t count) {
+        const int64_t depth = 32 / format.bits, steps = (q_padded(count) + depth - 1) / depth;
+        for (int64_t c = 0; c < kPanel; c += kLanes) {
+            const Vec inverse = inverse_of(load(group.scale + c)), offset = load(group.offset + c);
+            for (int64_t s = 0; s < steps; ++s) {
+                Ints bytes = ints(0);
+                for (int64_t i = 0; i < depth; ++i) {
+                    const int64_t k = s * depth + i;
+                    const Vec w = k < count ? load(x + k * kPanel + c) : offset;
+                    const Vec q = within(rounded(mul(sub(w, offset), inverse)), least, most);
+                    bytes = put_byte(bytes, rounded_bits(add(q, zero_point)), int(i % 4 * 8 + i / 4 * 4));
+                }
+                store_ints(out + s * kQStepBytes + 4 * c, bytes);
+            }
+        }
+        out += steps * kQStepBytes;
+    });
+}
+
+bool quantize_group(const QFormat& format, Block& block, Group& group, uint8_t* out) {
+    for (int64_t j = 0; j < kPanel; ++j) group.offset[j] = 0.0f;
+    const bool finite = find_range(block, group);
+    if (format.bits == 8) choose_int8(group);
+    else if (format.symmetric) choose_symmetric(block, group);
+    else choose_asymmetric(block, group);
+    store_scales(format, group, out + q_weight_bytes(format, group.length));
+    encode(format, block, group, out);
+    return finite;
+}
+
+void quantize_panel(const Quantize& g, int64_t panel) {
+    Block block;
+    Group group;
+    block.k = g.format.k;
+    find_rows(g.parts, g.num_parts, g.format.k, panel * kPanel, kPanel, block.rows);
+    uint8_t* out = g.out + panel * q_panel_bytes(g.format);
+    const int64_t length = q_group_length(g.format);
+    for (int64_t k = 0; k < g.format.k; k += length, out += q_group_bytes(g.format)) {
+        group.first = k;
+        group.length = g.format.k - k < length ? g.format.k - k : length;
+        if (!quantize_group(g.format, block, group, out)) __atomic_store_n(g.not_finite, 1, __ATOMIC_RELAXED);
+    }
+}
+
+}  // namespace
+
+void quantize(Runtime& runtime, const Quantize& args) {
+    const int64_t panels = (args.n + kPanel - 1) / kPanel;
+    parallel(runtime.pool, panels, [&](int64_t panel) { quantize_panel(args, panel); });
+}
+
+}  // namespace quire::QUIRE_ISA
