@@ -7,7 +7,7 @@
 // Rows may be normalised or gated on their way in (linear_input.h): a thread makes one, then rounds it while it is in its cache.
 // Knows: a Product (how one step multiplies), panels. Does not know: Python, types of models.
 #pragma once
-#include "linear_input.h"
+#include "gemm_pack.h"
 #include "simd.h"
 #include "table.h"
 
@@ -17,13 +17,10 @@ namespace {
 constexpr int64_t kSteps = 256;     // steps of a cache block: 48 KiB of weights, from L2 again for every block of rows
 constexpr int64_t kTaskRows = 64;   // rows of a task: 12 KiB of accumulators on the stack
 constexpr int64_t kStepBytes = 192;  // of weights, in both formats: three cache lines
-constexpr int64_t kFewRows = 5;     // up to here a single block of rows only waits for memory
-constexpr int64_t kAhead = 32;      // steps that it then prefetches ahead of itself, into L1
-constexpr int64_t kSmallPack = 1 << 14;  // elements of x that one thread rounds by itself
-constexpr int64_t kPackChunks = 4;       // chunks a thread of what is more
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+constexpr int64_t kOwnPace = 3;     // up to here a single block of rows leaves fetching to the processor
+constexpr int64_t kFewRows = 5;     // up to here it only waits for memory
+constexpr int64_t kAhead = 32;      // and prefetches this many steps ahead of itself, into L1
+constexpr int64_t kChunkBytes = 1 << 18;  // of weights: what another thread can take over when few rows are multiplied
 
 // acc[R][V vectors] (+)= a[steps][R][kDepth] * w[steps][V vectors of a panel][kDepth]; prefetches kLines lines a step from `ahead`.
 template <class P, int R, int V, int kLines>
@@ -59,6 +56,7 @@ struct Pass {
     bool resume;        // acc holds the sums of the steps before
     int lines;          // to prefetch per step
     const char* ahead;  // from here
+    int64_t columns;    // of the panel that exist
 };
 
 // Groups of columns that R rows take a panel in: as many columns at a time as the registers hold.
@@ -67,14 +65,19 @@ constexpr int64_t groups(int64_t rows) {
     return kPanel / (P::vectors(int(rows)) * kLanes);
 }
 
-// R rows against a whole panel. The lines to prefetch per step are spread over the groups.
+// R rows against a panel. The lines to prefetch per step are spread over the groups. Vectors of columns that do not exist are not
+// computed; for fewer rows than a full block, which wait for memory anyway, whole groups of them only.
 template <class P, int R>
 void block(const Pass<P>& p) {
     constexpr int V = P::vectors(R);
     constexpr int64_t kGroups = groups<P>(R);
+    if constexpr (R == P::kRows && V == 3) {
+        if (p.columns <= kLanes) return tile<P, R, 1, 0>(p.a, p.w, p.steps, p.acc, p.resume, nullptr);
+        if (p.columns <= 2 * kLanes) return tile<P, R, 2, 0>(p.a, p.w, p.steps, p.acc, p.resume, nullptr);
+    }
     const char* ahead = p.ahead;
     int left = p.lines;
-    for (int64_t i = 0; i < kGroups; ++i) {
+    for (int64_t i = 0; i < kGroups && i * V * kLanes < p.columns; ++i) {
         const int64_t column = i * V * kLanes;
         const typename P::W* group = p.w + column * P::kDepth;
         const int lines = int(ceil_div(left, kGroups - i));
@@ -107,19 +110,29 @@ void any_block(int64_t rows, const Pass<P>& pass) {
     }
 }
 
-// Adds one cache block of a panel to the sums of all rows of a task. Weights come from DRAM once: a few rows fetch them kAhead
-// steps ahead of themselves; of more, the first tiles fetch the next cache block into L2 while they compute on this one. (Panels
-// of a thread lie one behind the other, so the next cache block is what follows in memory; behind the last one it is of no use.)
+// What a task works on: rows of one panel.
 template <class P>
-void cache_block(const typename P::A* a, const typename P::W* w, int64_t begin, int64_t all_steps, int64_t rows, float* acc) {
-    const int64_t steps = smaller(kSteps, all_steps - begin), blocks = ceil_div(rows, P::kRows);
-    const bool near = rows <= kFewRows && blocks == 1 && groups<P>(rows) == 1;
+struct Task {
+    const typename P::A* a;
+    const typename P::W* w;
+    int64_t rows, steps, columns;
+};
+
+// Adds one cache block of a panel to the sums of all rows of a task. Weights come from DRAM once. One to three rows are so little
+// work that the processor reads ahead by itself, at its full rate; up to five fetch kAhead steps ahead of themselves; of more,
+// the first tiles fetch the next cache block into L2 while they compute on this one. (Panels of a thread lie one behind the
+// other, so the next cache block is what follows in memory; behind the last one it is of no use.)
+template <class P>
+void cache_block(const Task<P>& t, int64_t begin, float* acc) {
+    const int64_t steps = smaller(kSteps, t.steps - begin), blocks = ceil_div(t.rows, P::kRows);
+    const auto* w = t.w + begin * kPanel * P::kDepth;
+    const bool near = t.rows <= kFewRows && blocks == 1 && groups<P>(t.rows) == 1;
     const char* ahead = reinterpret_cast<const char*>(w) + kStepBytes * (near ? kAhead : steps);
     for (int64_t i = 0; i < blocks; ++i) {
-        const int64_t first = i * P::kRows, in_block = smaller(P::kRows, rows - first);
-        const int lines = blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
-        const auto* block_a = a + (first * all_steps + begin * in_block) * P::kDepth;
-        any_block<P>(in_block, {block_a, w, steps, acc + first * kPanel, begin > 0, lines, ahead});
+        const int64_t first = i * P::kRows, in_block = smaller(P::kRows, t.rows - first);
+        const int lines = near && t.rows <= kOwnPace ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
+        const auto* a = t.a + (first * t.steps + begin * in_block) * P::kDepth;
+        any_block<P>(in_block, {a, w, steps, acc + first * kPanel, begin > 0, lines, ahead, t.columns});
         ahead += 64 * lines * steps;
     }
 }
@@ -141,45 +154,13 @@ void task(const Linear& g, const typename P::A* a_packed, int64_t panel, int64_t
     alignas(64) float acc[kTaskRows * kPanel];
     const int64_t steps = ceil_div(g.k, P::kDepth);
     const auto* w = static_cast<const typename P::W*>(g.weight) + panel * steps * kPanel * P::kDepth;
-    for (int64_t s = 0; s < steps; s += kSteps) {
-        cache_block<P>(a_packed + first * steps * P::kDepth, w + s * kPanel * P::kDepth, s, steps, rows, acc);
-    }
     const int64_t column = panel * kPanel, columns = smaller(kPanel, g.n - column);
+    const Task<P> t{a_packed + first * steps * P::kDepth, w, rows, steps, columns};
+    for (int64_t s = 0; s < steps; s += kSteps) cache_block<P>(t, s, acc);
     for (int64_t r = 0; r < rows; ++r) {
         finish_row(acc + r * kPanel, g.bias ? g.bias + column : nullptr, g.out + (first + r) * g.n + column, columns,
                    g.accumulate);
     }
-}
-
-// One block of rows, rounded and interleaved; a last step that k does not fill is filled with zeros. `buffer` has room for k.
-template <class P>
-void pack_block(const Linear& g, int64_t first, int64_t rows, typename P::A* out, float* buffer) {
-    for (int64_t r = 0; r < rows; ++r) P::interleave(input_row(g, first + r, buffer), g.k, out + r * P::kDepth, rows);
-}
-
-// Chunks of blocks of rows, each with its own buffer: what a thread just wrote there is what it then rounds.
-template <class P>
-void pack_rows(Pool& pool, const Linear& g, typename P::A* out, float* buffers, int64_t num_chunks) {
-    const int64_t steps = ceil_div(g.k, P::kDepth), blocks = ceil_div(g.rows, P::kRows);
-    parallel(pool, num_chunks, [&](int64_t chunk) {
-        for (int64_t i = blocks * chunk / num_chunks; i < blocks * (chunk + 1) / num_chunks; ++i) {
-            const int64_t first = i * P::kRows;
-            pack_block<P>(g, first, smaller(P::kRows, g.rows - first), out + first * steps * P::kDepth, buffers + chunk * g.k);
-        }
-    });
-}
-
-// The rows of g, packed in the device's scratch.
-template <class P>
-const typename P::A* packed_rows(Runtime& runtime, const Linear& g) {
-    const int64_t blocks = ceil_div(g.rows, P::kRows), most = kPackChunks * runtime.pool.num_threads();
-    const int64_t num_chunks = g.rows * g.k <= kSmallPack ? 1 : smaller(blocks, most);
-    const size_t packed_bytes = size_t(g.rows * ceil_div(g.k, P::kDepth) * P::kDepth) * sizeof(typename P::A);
-    const size_t buffers_at = (packed_bytes + 63) / 64 * 64;
-    char* scratch = static_cast<char*>(runtime.scratch.at_least(buffers_at + size_t(num_chunks * g.k) * sizeof(float)));
-    auto* packed = reinterpret_cast<typename P::A*>(scratch);
-    pack_rows<P>(runtime.pool, g, packed, reinterpret_cast<float*>(scratch + buffers_at), num_chunks);
-    return packed;
 }
 
 template <class P>
@@ -188,9 +169,9 @@ void linear(Runtime& runtime, const Linear& g) {
     const int64_t panels = ceil_div(g.n, kPanel);
     const typename P::A* a = packed_rows<P>(runtime, g);
     const int64_t row_tasks = ceil_div(g.rows, kTaskRows);
-    // Few rows: several panels a chunk, as one stream. Sixteen chunks a thread leave work to steal.
-    const int64_t most = 16 * runtime.pool.num_threads();
-    const int64_t panels_per_chunk = row_tasks == 1 && panels > most ? panels / most : 1;
+    // Few rows: several panels a chunk, as one stream.
+    const int64_t panel_bytes = ceil_div(g.k, P::kDepth) * kStepBytes;
+    const int64_t panels_per_chunk = row_tasks == 1 && panel_bytes < kChunkBytes ? kChunkBytes / panel_bytes : 1;
     const int64_t panel_chunks = ceil_div(panels, panels_per_chunk);
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t begin = chunk / row_tasks * panels_per_chunk, first = chunk % row_tasks * kTaskRows;

@@ -22,9 +22,7 @@ struct F32 {
     static inline Weights weights(const W* p) { return load(p); }
     static inline Value value(const A* p) { return set1(*p); }
     static inline Vec madd(Vec acc, Value x, Weights w) { return fma(x, w, acc); }
-    static void interleave(const float* x, int64_t k, A* out, int64_t rows) {
-        for (int64_t i = 0; i < k; ++i, out += rows) *out = x[i];
-    }
+    static void round(const float* x, int64_t k, A* out) { memcpy(out, x, size_t(k) * sizeof(float)); }
 };
 
 }  // namespace
