@@ -7,6 +7,7 @@ namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
 constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr auto kYield = std::chrono::microseconds(1000);
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -74,14 +75,15 @@ void Pool::work(int thread) {
 }
 
 uint32_t Pool::wait_for_launch(uint32_t seen) {
-    const auto until = std::chrono::steady_clock::now() + kSpin;
-    do {
+    const auto begin = std::chrono::steady_clock::now();
+    for (auto waited = begin - begin; waited < kYield; waited = std::chrono::steady_clock::now() - begin) {
+        if (waited > kSpin) std::this_thread::yield();
         for (int i = 0; i < 32; ++i) {
             const uint32_t now = launches_.load(std::memory_order_acquire);
             if (now != seen) return now;
             pause();
         }
-    } while (std::chrono::steady_clock::now() < until);
+    }
     launches_.wait(seen, std::memory_order_acquire);
     return launches_.load(std::memory_order_acquire);
 }
