@@ -98,14 +98,20 @@ class ModelSpec:
         return self.num_kv_heads * self.head_dim
 
     @property
+    def block_matrices(self) -> tuple[tuple[int, int], ...]:
+        """(outputs, inputs) of a block's products: q, k and v joined, attention's output, gate and up joined, down."""
+        hidden, wide = self.hidden_size, self.intermediate_size
+        return (self.q_size + 2 * self.kv_size, hidden), (hidden, self.q_size), (2 * wide, hidden), (hidden, wide)
+
+    @property
     def num_parameters(self) -> int:
         """Weights held in memory: a tied head counts once."""
         hidden, qkv = self.hidden_size, self.q_size + 2 * self.kv_size
-        attention = hidden * qkv + self.q_size * hidden + self.qkv_bias * qkv + self.output_bias * hidden
-        mlp = 3 * hidden * self.intermediate_size + self.mlp_bias * (2 * self.intermediate_size + hidden)
+        products = sum(outputs * inputs for outputs, inputs in self.block_matrices)
+        biases = self.qkv_bias * qkv + self.output_bias * hidden + self.mlp_bias * (2 * self.intermediate_size + hidden)
         norms = 2 * hidden + self.qk_norm * 2 * self.head_dim
         embeddings = (1 if self.tied_head else 2) * self.vocab_size * hidden
-        return self.num_layers * (attention + mlp + norms) + embeddings + hidden
+        return self.num_layers * (products + biases + norms) + embeddings + hidden
 
     @property
     def context_length(self) -> int:
@@ -272,14 +278,15 @@ def _scaled(base: RopeSpec, values: TypedJson, factor: float, original: int) -> 
 def _refuse(config: TypedJson, family: Family, context_length: int) -> None:
     """Name the values that would change the output and that we do not compute."""
     _only(config, "hidden_act", config.text("hidden_act", default="silu"), ("silu", "swish"))
-    if config.has("quantization_config"):
-        method = config.section("quantization_config").text("quant_method", default="unnamed")
-        raise UnsupportedModel(
-            "quantized checkpoints are not supported",
-            got=method,
-            allowed="safetensors in bf16, fp16 or fp32",
-            param="quantization_config",
-        )
+    for key in ("quantization_config", "compression_config"):
+        if config.has(key):
+            raise UnsupportedModel(
+                "quantized checkpoints are not supported",
+                got=config.section(key).text("quant_method", default="unnamed"),
+                allowed="safetensors in bf16, fp16 or fp32",
+                hint="Take the model that it was made from: --quantization int8 or int4 quantizes it while loading.",
+                param=key,
+            )
     if not family.has_sliding_window:
         return
     for kind in config.texts("layer_types"):

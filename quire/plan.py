@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.hardware import Hardware
 from quire.model_spec import ModelSpec
+from quire.precision import Precision
 from quire.settings import EngineSettings, check
 
 BYTES = {"bfloat16": 2, "float32": 4}
+GROUP_SIZE = {"int8": 128, "int4": 32}  # where --quantization-group-size says nothing
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
@@ -20,12 +22,37 @@ RUNTIME_BYTES = 200 * 2**20  # interpreter, libraries, tokenizer: measured 90-16
 
 
 @dataclass(frozen=True, slots=True)
+class WeightBytes:
+    """Weights by part: products of the layers, embedding and head (one where they are tied), norms and biases.
+
+    `per_token` is what one token of one sequence reads: all but an embedding that is not the head.
+    """
+
+    layers: int
+    embeddings: int
+    vectors: int
+    per_token: int
+
+    @property
+    def total(self) -> int:
+        """What is held."""
+        return self.layers + self.embeddings + self.vectors
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Every decision made before the first tensor is read. Memory in bytes."""
+    """Every decision made before the first tensor is read. Memory in bytes.
+
+    `precision` is that of the layers' weights, `head_precision` that of the embedding and the head.
+    `quantization_cache` is a folder, or empty.
+    """
 
     model: str
     dtype: str
     quantization: str
+    quantization_cache: str
+    precision: Precision
+    head_precision: Precision
     kv_dtype: str
     max_model_len: int
     max_num_seqs: int
@@ -34,7 +61,7 @@ class Plan:
     num_blocks: int
     threads: int
     prefix_cache: bool
-    weight_bytes: int
+    weights: WeightBytes
     kv_bytes: int
     activation_bytes: int
     notes: tuple[str, ...] = ()
@@ -47,7 +74,7 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         """What the engine will hold when everything has been touched."""
-        return self.weight_bytes + self.kv_bytes + self.activation_bytes + RUNTIME_BYTES
+        return self.weights.total + self.kv_bytes + self.activation_bytes + RUNTIME_BYTES
 
 
 def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: str = "") -> Plan:
@@ -57,14 +84,15 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
     kv_dtype = dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
     threads = settings.threads or hardware.num_cores
-    weight_bytes = spec.num_parameters * BYTES[dtype]
+    precision, head_precision = precisions(settings)
+    weights = weight_bytes(spec, precision, head_precision)
     activation_bytes = _activation_bytes(settings, spec)
-    free = hardware.memory_available_bytes - weight_bytes - activation_bytes - RUNTIME_BYTES
+    free = hardware.memory_available_bytes - weights.total - activation_bytes - RUNTIME_BYTES
     if free <= 0:
         raise NotEnoughMemory(
             "the weights do not fit the memory that is available",
-            got=f"{_mib(weight_bytes)} of weights, {_mib(hardware.memory_available_bytes)} available",
-            hint="Free memory, raise the container's limit, or serve a smaller model.",
+            got=f"{_mib(weights.total)} of weights, {_mib(hardware.memory_available_bytes)} available",
+            hint="Free memory, raise the container's limit, serve a smaller model, or try --quantization int8 or int4.",
         )
     max_model_len = _max_model_len(settings, spec)
     block_bytes = kv_block_bytes(settings.block_size, spec, kv_dtype)
@@ -73,6 +101,9 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         model=model,
         dtype=dtype,
         quantization=settings.quantization,
+        quantization_cache=settings.quantization_cache or "",
+        precision=precision,
+        head_precision=head_precision,
         kv_dtype=kv_dtype,
         max_model_len=max_model_len,
         max_num_seqs=settings.max_num_seqs,
@@ -81,11 +112,36 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         num_blocks=num_blocks,
         threads=threads,
         prefix_cache=settings.prefix_cache,
-        weight_bytes=weight_bytes,
+        weights=weights,
         kv_bytes=num_blocks * block_bytes,
         activation_bytes=activation_bytes,
         notes=tuple(notes),
     )
+
+
+def precisions(settings: EngineSettings) -> tuple[Precision, Precision]:
+    """Of the layers' weights, and of the embedding and the head."""
+    head = settings.head_quantization
+    if head == "auto":
+        head = "none" if settings.quantization == "none" else "int8"
+    precision = _precision(settings.quantization, settings.dtype, settings.quantization_group_size)
+    return precision, _precision(head, settings.dtype, None)
+
+
+def _precision(quantization: str, dtype: str, group_size: int | None) -> Precision:
+    if quantization == "none":
+        return Precision("bfloat16" if dtype == "auto" else dtype)
+    return Precision(quantization, GROUP_SIZE[quantization] if group_size is None else group_size)
+
+
+def weight_bytes(spec: ModelSpec, precision: Precision, head_precision: Precision) -> WeightBytes:
+    """As the packed weights will count them."""
+    products = sum(precision.packed_bytes(*shape) for shape in spec.block_matrices) * spec.num_layers
+    head = head_precision.packed_bytes(spec.vocab_size, spec.hidden_size)
+    num_ends = 1 if spec.tied_head else 2
+    num_in_products = sum(outputs * inputs for outputs, inputs in spec.block_matrices) * spec.num_layers
+    vectors = 4 * (spec.num_parameters - num_in_products - num_ends * spec.vocab_size * spec.hidden_size)
+    return WeightBytes(products, num_ends * head, vectors, products + head + vectors)
 
 
 def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str) -> int:

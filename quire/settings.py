@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from quire.errors import InvalidSetting
+from quire.precision import GROUP_SIZES
 
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), secret: bool = False) -> Any:
@@ -26,7 +27,24 @@ class EngineSettings:
         "Number format of weights and KV: bfloat16, or float32 for exact comparison. auto is bfloat16.",
         choices=("auto", "bfloat16", "float32"),
     )
-    quantization: str = option("none", "Weight format to quantize to while loading.", choices=("none",))
+    quantization: str = option(
+        "none",
+        "Weight format to quantize to while loading a bf16, fp16 or fp32 checkpoint.",
+        choices=("none", "int8", "int4"),
+    )
+    quantization_group_size: int | None = option(
+        None,
+        "Inputs of a layer that share a scale: 32, 64 or 128, or 0 for one scale a row."
+        " Default: 128 for int8, 32 for int4.",
+    )
+    head_quantization: str = option(
+        "auto",
+        "Weight format of the embedding and the head. auto is none without --quantization, else int8.",
+        choices=("auto", "none", "int8", "int4"),
+    )
+    quantization_cache: str | None = option(
+        None, "Folder to keep quantized weights in: the next start reads them instead of the checkpoint's."
+    )
     max_model_len: int | None = option(
         None, "Longest sequence in tokens, prompt and answer together. Default: the model's own context, if it fits."
     )
@@ -93,9 +111,32 @@ def _check_engine(settings: EngineSettings) -> None:
     _at_least("max_num_batched_tokens", settings.max_num_batched_tokens, 1)
     _at_least("kv_cache_memory_bytes", settings.kv_cache_memory_bytes, 1)
     _at_least("threads", settings.threads, 1)
+    _check_quantization(settings)
     if settings.block_size % 16 or not 16 <= settings.block_size <= 128:
         raise InvalidSetting(
             "--block-size is not a multiple of 16 in range", got=settings.block_size, allowed="16, 32, ... 128"
+        )
+
+
+def _check_quantization(settings: EngineSettings) -> None:
+    """Group sizes that the kernels have, and options that would have no effect."""
+    size = settings.quantization_group_size
+    if size is not None and (isinstance(size, bool) or size not in (0, *GROUP_SIZES)):
+        allowed = ", ".join(str(each) for each in GROUP_SIZES)
+        raise InvalidSetting(
+            "--quantization-group-size has no such value", got=size, allowed=f"{allowed}, or 0 for one scale a row"
+        )
+    if size is not None and settings.quantization == "none":
+        raise InvalidSetting("--quantization-group-size needs --quantization", got="none", allowed="int8, int4")
+    quantized = [name for name in ("quantization", "head_quantization") if getattr(settings, name) in ("int8", "int4")]
+    if settings.quantization_cache is not None and not quantized:
+        raise InvalidSetting("--quantization-cache needs --quantization", got="none", allowed="int8, int4")
+    if settings.dtype == "float32" and quantized:
+        raise InvalidSetting(
+            f"--dtype float32 and {flag(quantized[0])} contradict each other",
+            got=getattr(settings, quantized[0]),
+            allowed="none with --dtype float32",
+            hint="Activations are float32 in any case; for exact keys and values say --kv-cache-dtype float32.",
         )
 
 

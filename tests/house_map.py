@@ -14,7 +14,7 @@ PACKAGE = ROOT / "quire"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-WORDS = {"errors", "events", "hardware", "model_spec", "plan", "request", "settings", "step", "typed_json"}
+WORDS = {"errors", "events", "hardware", "model_spec", "plan", "precision", "request", "settings", "step", "typed_json"}
 OFFLINE = {"llm", "answer", "outputs"}  # files of the porch that turn deltas into text
 
 

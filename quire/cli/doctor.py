@@ -17,12 +17,13 @@ from quire.cli.prepare import Prepared, describe, prepare, size
 from quire.errors import QuireError, RequestError
 from quire.llm import LLM, Prompt
 from quire.ops.device import available_isas
-from quire.plan import RUNTIME_BYTES
+from quire.plan import RUNTIME_BYTES, Plan
 from quire.settings import EngineSettings
 
 LIBRARIES = ("numpy", "tokenizers", "jinja2", "msgspec", "pydantic", "starlette", "uvicorn", "huggingface-hub")
 QUESTION = "Hello! Who are you?"
 CHECK_TOKENS = 48
+NOT_LISTED = ("model", "precision", "head_precision", "weights", "kv_bytes", "activation_bytes")  # told elsewhere
 
 
 def doctor(model: str | None, revision: str | None, settings: EngineSettings, as_json: bool) -> int:
@@ -44,11 +45,8 @@ def examine(prepared: Prepared, llm: LLM) -> dict[str, Any]:
     return {
         "model": prepared.name,
         "folder": str(prepared.folder),
-        "plan": {
-            name: getattr(chosen, name)
-            for name in chosen.__slots__
-            if name not in ("model", "weight_bytes", "kv_bytes", "activation_bytes")
-        },
+        "plan": {name: getattr(chosen, name) for name in chosen.__slots__ if name not in NOT_LISTED},
+        "weights": weights(chosen),
         "hardware": {
             "cpu_model": hardware.cpu_model,
             "cores": hardware.num_cores,
@@ -63,11 +61,23 @@ def examine(prepared: Prepared, llm: LLM) -> dict[str, Any]:
     }
 
 
+def weights(chosen: Plan) -> dict[str, Any]:
+    """How the weights are stored, their bytes by part, and the bytes that one token reads."""
+    return {
+        "layers": str(chosen.precision),
+        "embedding_and_head": str(chosen.head_precision),
+        "layers_bytes": chosen.weights.layers,
+        "embedding_and_head_bytes": chosen.weights.embeddings,
+        "norms_and_biases_bytes": chosen.weights.vectors,
+        "read_per_token_bytes": chosen.weights.per_token,
+    }
+
+
 def memory(prepared: Prepared) -> dict[str, int]:
     """Bytes by part as planned (the KV cache is touched only as it fills), and what this process held at most."""
     chosen = prepared.plan
     return {
-        "weights_bytes": chosen.weight_bytes,
+        "weights_bytes": chosen.weights.total,
         "kv_cache_bytes": chosen.kv_bytes,
         "activations_bytes": chosen.activation_bytes,
         "runtime_bytes": RUNTIME_BYTES,

@@ -37,13 +37,15 @@ def prepare(model: str | None, revision: str | None, settings: EngineSettings) -
 def describe(prepared: Prepared) -> list[str]:
     """The plan as a person reads it: model, machine, memory, batching."""
     chosen, spec = prepared.plan, prepared.spec
-    shape = f"{spec.model_type}, {count(spec.num_parameters)} parameters in {chosen.dtype}"
+    shape = f"{spec.model_type}, {count(spec.num_parameters)} parameters"
     cache = "with" if chosen.prefix_cache else "without"
     pool = f"KV cache {size(chosen.kv_bytes)} for {chosen.kv_tokens:,} tokens in {chosen.kv_dtype}"
     lines = [
         f"model    {prepared.name} ({shape}), context {chosen.max_model_len:,} tokens",
         f"machine  {prepared.hardware.cpu_model}, {chosen.threads} {plural(chosen.threads, 'thread')}",
-        f"memory   weights {size(chosen.weight_bytes)}, {pool} (blocks of {chosen.block_size}, {cache} prefix cache),"
+        f"weights  {chosen.precision}; embedding and head {chosen.head_precision};"
+        f" {size(chosen.weights.total)}, of which a token reads {size(chosen.weights.per_token)}",
+        f"memory   {pool} (blocks of {chosen.block_size}, {cache} prefix cache),"
         f" activations {size(chosen.activation_bytes)}",
         f"batches  at most {chosen.max_num_seqs} sequences and {chosen.max_num_batched_tokens:,} tokens a step",
     ]

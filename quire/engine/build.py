@@ -50,7 +50,13 @@ def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> 
     spec = read_model_spec(folder)
     device = Device(threads=plan.threads)
     model = models.load(
-        spec, Checkpoint.open(folder), device, plan.dtype, progress=progress, max_positions=plan.max_model_len
+        spec,
+        Checkpoint.open(folder),
+        device,
+        plan.precision,
+        plan.head_precision,
+        progress=progress,
+        max_positions=plan.max_model_len,
     )
     kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
     arena = Arena()

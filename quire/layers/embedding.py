@@ -29,12 +29,15 @@ class Embedding:
 
 def load_embedding_and_head(source: Source, vocab_size: int, hidden_size: int, tied: bool) -> tuple[Embedding, Linear]:
     """Both ends of the model. A tied checkpoint may store either name, or both if they are equal."""
+
+    def load(name: str) -> Linear:
+        return Linear.load(source, "", {name: vocab_size}, hidden_size, format=source.head_format)
+
     if not tied:
-        embedding = Linear.load(source, "", {EMBEDDING: vocab_size}, hidden_size)
-        return Embedding(embedding.weight), Linear.load(source, "", {HEAD: vocab_size}, hidden_size)
+        return Embedding(load(EMBEDDING).weight), load(HEAD)
     has_head = source.has(f"{HEAD}.weight")
     only_head = has_head and not source.has(f"{EMBEDDING}.weight")
     if has_head and not only_head:
         source.same(f"{HEAD}.weight", f"{EMBEDDING}.weight", (vocab_size, hidden_size))
-    shared = Linear.load(source, "", {HEAD if only_head else EMBEDDING: vocab_size}, hidden_size)
+    shared = load(HEAD if only_head else EMBEDDING)
     return Embedding(shared.weight), shared

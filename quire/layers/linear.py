@@ -14,6 +14,7 @@ from typing import Any
 from quire.layers.norm import Norm
 from quire.layers.source import Float32, Source
 from quire.ops.device import Device
+from quire.quant import WeightFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,22 @@ class Linear:
     num_outputs: int
 
     @classmethod
-    def load(cls, source: Source, prefix: str, parts: Mapping[str, int], num_inputs: int, bias: bool = False) -> Linear:
-        """`parts` maps module names under `prefix` to their numbers of outputs."""
+    def load(
+        cls,
+        source: Source,
+        prefix: str,
+        parts: Mapping[str, int],
+        num_inputs: int,
+        bias: bool = False,
+        format: WeightFormat | None = None,
+    ) -> Linear:
+        """`parts` maps module names under `prefix` to their numbers of outputs. `format` is the blocks' by default."""
+        format = format or source.format
         names = [f"{prefix}.{part}" if prefix else part for part in parts]
         sizes = list(parts.values())
-        weight = source.matrix(names, sizes, num_inputs)
+        weight = source.matrix(format, names, sizes, num_inputs)
         bias_N = source.vector([f"{name}.bias" for name in names], sizes) if bias else None
-        return cls(weight, bias_N, source.format.multiply, sum(sizes))
+        return cls(weight, bias_N, format.multiply, sum(sizes))
 
     def __call__(
         self,

@@ -24,16 +24,20 @@ CHUNK_ROWS = 4096  # rows compared at a time: bounds the comparison's own memory
 
 
 class Source(Protocol):
-    """What a layer may ask for while it is built."""
+    """What a layer may ask for while it is built.
+
+    `format` is that of the decoder's blocks, `head_format` that of the embedding and the head.
+    """
 
     format: WeightFormat
+    head_format: WeightFormat
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds a tensor of this name."""
         ...
 
-    def matrix(self, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
-        """The weight of a linear layer, modules `names` joined along their outputs, as the format holds it."""
+    def matrix(self, format: WeightFormat, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
+        """The weight of a linear layer, modules `names` joined along their outputs, as `format` holds it."""
         ...
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> Float32:
@@ -48,20 +52,20 @@ class Source(Protocol):
 class Inventory:
     """Writes down what is asked for; what it hands out is empty."""
 
-    __slots__ = ("checkpoint", "format", "wanted")
+    __slots__ = ("checkpoint", "format", "head_format", "wanted")
 
-    def __init__(self, checkpoint: Checkpoint, format: WeightFormat) -> None:
-        self.checkpoint, self.format = checkpoint, format
+    def __init__(self, checkpoint: Checkpoint, format: WeightFormat, head_format: WeightFormat) -> None:
+        self.checkpoint, self.format, self.head_format = checkpoint, format, head_format
         self.wanted: dict[str, tuple[int, ...]] = {}
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds a tensor of this name."""
         return self.checkpoint.has(name)
 
-    def matrix(self, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
+    def matrix(self, format: WeightFormat, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
         """Notes the tensors that the format would read."""
         for name, size in zip(names, num_outputs, strict=True):
-            self.wanted.update(self.format.wanted(name, size, num_inputs))
+            self.wanted.update(format.wanted(name, size, num_inputs))
 
     def vector(self, names: Sequence[str], sizes: Sequence[int]) -> Float32:
         """Notes the names."""
@@ -73,23 +77,47 @@ class Inventory:
         self.wanted.update({name: shape, other: shape})
 
 
+class Kept(Protocol):
+    """Packed weights from an earlier start, or a place to keep this one's for a later start."""
+
+    def get(self, key: str) -> Any | None:
+        """The weight kept under `key`; None if the checkpoint must be read."""
+        ...
+
+    def put(self, key: str, weight: Any) -> None:
+        """Keep `weight`, if this is a place to keep weights in."""
+        ...
+
+
 class Loader:
     """Reads, packs, lets go of the file's pages, and reports progress in bytes of the checkpoint."""
 
-    __slots__ = ("_done", "_progress", "_total", "checkpoint", "format")
+    __slots__ = ("_done", "_kept", "_progress", "_total", "checkpoint", "format", "head_format")
 
-    def __init__(self, checkpoint: Checkpoint, format: WeightFormat, progress: Progress | None = None) -> None:
-        self.checkpoint, self.format = checkpoint, format
-        self._progress, self._done, self._total = progress, 0, checkpoint.num_bytes
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        format: WeightFormat,
+        head_format: WeightFormat,
+        progress: Progress | None = None,
+        kept: Kept | None = None,
+    ) -> None:
+        self.checkpoint, self.format, self.head_format = checkpoint, format, head_format
+        self._progress, self._kept, self._done, self._total = progress, kept, 0, checkpoint.num_bytes
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds a tensor of this name."""
         return self.checkpoint.has(name)
 
-    def matrix(self, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
+    def matrix(self, format: WeightFormat, names: Sequence[str], num_outputs: Sequence[int], num_inputs: int) -> Any:
         """The packed weight; peak memory is what is packed so far and the pages of this one."""
-        wanted = [self.format.wanted(name, size, num_inputs) for name, size in zip(names, num_outputs, strict=True)]
-        weight = self.format.hold([{name: self.checkpoint.take(name, part[name]) for name in part} for part in wanted])
+        wanted = [format.wanted(name, size, num_inputs) for name, size in zip(names, num_outputs, strict=True)]
+        key = "+".join(name for part in wanted for name in part)
+        weight = self._kept.get(key) if self._kept is not None else None
+        if weight is None:
+            weight = format.hold([{name: self.checkpoint.take(name, part[name]) for name in part} for part in wanted])
+            if self._kept is not None:
+                self._kept.put(key, weight)
         self._finish([name for part in wanted for name in part])
         return weight
 

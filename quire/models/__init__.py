@@ -9,10 +9,11 @@ from importlib import import_module
 
 from quire.errors import UnsupportedModel
 from quire.layers.rotary import Rotary, make_rotary
-from quire.layers.source import Inventory, Loader, Progress, Source
+from quire.layers.source import Inventory, Kept, Loader, Progress, Source
 from quire.model_spec import FAMILIES, ModelSpec
 from quire.models.blocks import Model
 from quire.ops.device import Device
+from quire.precision import Precision
 from quire.quant import find_format
 from quire.weights.checkpoint import Checkpoint
 
@@ -23,21 +24,23 @@ def load(
     spec: ModelSpec,
     checkpoint: Checkpoint,
     device: Device,
-    dtype: str,
+    precision: Precision,
+    head_precision: Precision | None = None,
     progress: Progress | None = None,
     max_positions: int | None = None,
-    quantization: str = "none",
+    kept: Kept | None = None,
 ) -> Model:
-    """Pack the checkpoint's weights in `dtype` (bfloat16 or float32).
+    """Pack the checkpoint's weights, those of the layers in `precision`, embedding and head in `head_precision`.
 
     Everything missing, misshapen or left over is named in one `BrokenCheckpoint` before anything is read. `progress`
     is called with (bytes done, bytes in all). `max_positions` positions can be computed, by default the whole context.
+    `head_precision` is `precision` by default. What `kept` has is not read from the checkpoint.
     """
-    format = find_format(quantization, device, dtype)
-    inventory = Inventory(checkpoint, format)
+    formats = find_format(precision, device), find_format(head_precision or precision, device)
+    inventory = Inventory(checkpoint, *formats)
     _build(spec, inventory, make_rotary(spec, 1))
     checkpoint.check(inventory.wanted)
-    return _build(spec, Loader(checkpoint, format, progress), make_rotary(spec, max_positions))
+    return _build(spec, Loader(checkpoint, *formats, progress, kept), make_rotary(spec, max_positions))
 
 
 def _build(spec: ModelSpec, source: Source, rotary: Rotary) -> Model:

@@ -11,15 +11,19 @@ from typing import Any, Protocol
 
 from quire.errors import InvalidSetting
 from quire.ops.device import Device
+from quire.precision import Precision
 
-FORMATS = ("none",)
+FORMATS: Mapping[str, str] = {"bfloat16": "none", "float32": "none", "int8": "int8", "int4": "int4"}
 
 
 class WeightFormat(Protocol):
     """How the weight of a linear layer is read, held and multiplied.
 
-    A layer may be several checkpoint modules joined along their outputs ("parts", such as q, k and v).
+    `precision` says how its numbers are stored. A layer may be several checkpoint modules joined along their outputs
+    ("parts", such as q, k and v).
     """
+
+    precision: Precision
 
     def wanted(self, name: str, num_outputs: int, num_inputs: int) -> dict[str, tuple[int, ...]]:
         """Tensors of the checkpoint that one part, the module `name`, is read from, with their shapes."""
@@ -44,9 +48,9 @@ class WeightFormat(Protocol):
         ...
 
 
-def find_format(name: str, device: Device, dtype: str) -> WeightFormat:
-    """The format `name` for activations and weights of `dtype` (bfloat16 or float32). Raises `InvalidSetting`."""
-    if name not in FORMATS:
-        raise InvalidSetting("--quantization has no such value", got=name, allowed=", ".join(FORMATS))
-    found: WeightFormat = import_module(f"quire.quant.{name}").make(device, dtype)
+def find_format(precision: Precision, device: Device) -> WeightFormat:
+    """The format that holds weights of `precision`. Raises `InvalidSetting`."""
+    if precision.dtype not in FORMATS:
+        raise InvalidSetting("there is no such weight format", got=precision.dtype, allowed=", ".join(FORMATS))
+    found: WeightFormat = import_module(f"quire.quant.{FORMATS[precision.dtype]}").make(device, precision)
     return found

@@ -79,7 +79,8 @@ class Service:
     @property
     def fingerprint(self) -> str:
         """OpenAI's system_fingerprint: what has to be equal for equal seeds to give equal answers."""
-        return f"quire-{self.version}-{self.plan.dtype}-{self.plan.quantization}"
+        weights = f"{self.plan.precision.tag}-{self.plan.head_precision.tag}"
+        return f"quire-{self.version}-{weights}-kv-{self.plan.kv_dtype}"
 
     def name_of(self, asked: str | None) -> str:
         """The served name behind a request's `model`; absent and `default` mean the first. Raises `ModelNotFound`."""

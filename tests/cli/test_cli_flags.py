@@ -13,7 +13,8 @@ from quire.cli.main import Commands, app
 from quire.settings import EngineSettings, ServerSettings, flag
 
 PROMISED = """
---host --port --served-model-name --dtype --quantization --max-model-len --max-num-seqs --max-num-batched-tokens
+--host --port --served-model-name --dtype --quantization --quantization-group-size --head-quantization
+--quantization-cache --max-model-len --max-num-seqs --max-num-batched-tokens
 --kv-cache-memory-bytes --kv-cache-dtype --block-size --threads --api-key --chat-template --revision --cors-origins
 --no-prefix-cache --log-level --unknown-fields
 """
@@ -58,8 +59,11 @@ def test_without_flags_a_command_gets_the_defaults(taken: Taken) -> None:
 
 def test_every_field_can_be_set(taken: Taken) -> None:
     wanted_engine = EngineSettings(
-        dtype="float32",
-        quantization="none",
+        dtype="bfloat16",
+        quantization="int4",
+        quantization_group_size=64,
+        head_quantization="none",
+        quantization_cache="kept",
         max_model_len=77,
         max_num_seqs=5,
         max_num_batched_tokens=99,

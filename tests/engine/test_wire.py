@@ -10,11 +10,31 @@ from quire.engine.messages import Abort, Failed, Loading, Ready, Refused, Start,
 from quire.engine.wire import Decoder, encode
 from quire.errors import InternalError
 from quire.events import CacheUse, StepStats
-from quire.plan import Plan
+from quire.plan import Plan, WeightBytes
+from quire.precision import Precision
 from quire.request import Finish, Request, SamplingParams
 from quire.step import Delta, TokenLogprob
 
-PLAN = Plan("m", "bfloat16", "none", "float32", 100, 4, 64, 16, 50, 2, True, 1, 2, 3, ("cut",))
+PLAN = Plan(
+    model="m",
+    dtype="bfloat16",
+    quantization="int4",
+    quantization_cache="",
+    precision=Precision("int4", 32),
+    head_precision=Precision("int8", 0, False),
+    kv_dtype="float32",
+    max_model_len=100,
+    max_num_seqs=4,
+    max_num_batched_tokens=64,
+    block_size=16,
+    num_blocks=50,
+    threads=2,
+    prefix_cache=True,
+    weights=WeightBytes(1, 2, 3, 4),
+    kv_bytes=2,
+    activation_bytes=3,
+    notes=("cut",),
+)
 PARAMS = SamplingParams(
     n=2, temperature=0.5, stop=["a", "é\n"], stop_token_ids=[3], logit_bias={1: -2.5}, seed=-(2**63), max_tokens=7
 )

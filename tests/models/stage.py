@@ -20,6 +20,7 @@ from quire.models import load
 from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
+from quire.precision import Precision
 from quire.weights.checkpoint import Checkpoint
 
 BLOCK_SIZE = 16
@@ -33,7 +34,7 @@ class Stage:
     ) -> None:
         self.spec = read_model_spec(folder)
         self.device = Device(threads, isa)
-        self.model = load(self.spec, Checkpoint.open(folder), self.device, dtype, **options)
+        self.model = load(self.spec, Checkpoint.open(folder), self.device, Precision(dtype), **options)
         self.arena = Arena(poison=True)
         num_blocks = 8 * -(-self.spec.context_length // BLOCK_SIZE)
         spec = self.spec

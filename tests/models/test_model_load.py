@@ -14,6 +14,7 @@ from quire.layers.source import to_float32
 from quire.model_spec import FAMILIES, read_model_spec
 from quire.models import Model, load
 from quire.ops.device import Device
+from quire.precision import Precision
 from quire.weights.checkpoint import Checkpoint
 from tests.models.stage import Stage
 from tests.models.tiny import edit_config, make_tiny
@@ -29,7 +30,7 @@ def device() -> Any:
 
 
 def build(folder: Path, device: Device, **options: Any) -> Model:
-    return load(read_model_spec(folder), Checkpoint.open(folder), device, "float32", **options)
+    return load(read_model_spec(folder), Checkpoint.open(folder), device, Precision("float32"), **options)
 
 
 def rewrite(folder: Path, **changes: np.ndarray | None) -> Path:
@@ -131,10 +132,9 @@ def test_a_config_of_another_model_is_one_sentence(tmp_path: Path, device: Devic
 
 def test_unknown_formats_are_refused(tmp_path: Path, device: Device) -> None:
     folder = make_tiny(tmp_path)
-    with pytest.raises(InvalidSetting, match="quantization"):
-        build(folder, device, quantization="int3")
-    with pytest.raises(InvalidSetting, match="dtype"):
-        load(read_model_spec(folder), Checkpoint.open(folder), device, "float16")
+    for dtype in ("int3", "float16"):
+        with pytest.raises(InvalidSetting, match="bfloat16, float32, int8, int4"):
+            load(read_model_spec(folder), Checkpoint.open(folder), device, Precision(dtype))
 
 
 def test_every_family_has_its_picture() -> None:

@@ -48,7 +48,7 @@ def test_nothing_stays_auto(spec: ModelSpec) -> None:
 
 def test_the_pool_is_a_quarter_of_what_is_left_and_never_more_than_needed(spec: ModelSpec) -> None:
     made = plan(EngineSettings(max_num_seqs=64), MACHINE, spec)
-    left = MACHINE.memory_available_bytes - made.weight_bytes
+    left = MACHINE.memory_available_bytes - made.weights.total
     block = 16 * spec.kv_bytes_per_token("bfloat16")
     assert 0.9 * KV_SHARE * left < made.kv_bytes <= KV_SHARE * left
     small = plan(EngineSettings(max_num_seqs=2, max_model_len=1000), MACHINE, spec)
@@ -56,7 +56,7 @@ def test_the_pool_is_a_quarter_of_what_is_left_and_never_more_than_needed(spec: 
 
 
 def test_a_context_that_the_pool_cannot_hold_is_cut_with_a_note_or_refused(spec: ModelSpec) -> None:
-    tight = replace(MACHINE, memory_available_bytes=plan(EngineSettings(), MACHINE, spec).weight_bytes + GIB // 2)
+    tight = replace(MACHINE, memory_available_bytes=plan(EngineSettings(), MACHINE, spec).weights.total + GIB // 2)
     made = plan(EngineSettings(), tight, spec)
     assert made.max_model_len < 8192
     assert made.kv_tokens >= made.max_model_len

@@ -1,0 +1,53 @@
+"""How the numbers of a weight matrix are stored, and how many bytes that is.
+
+Knows: number formats, groups and the panels of the packed layout. Does not know: which matrix, who reads it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BITS = {"bfloat16": 16, "float32": 32, "int8": 8, "int4": 4}
+GROUP_SIZES = (32, 64, 128)  # inputs that share a scale; 0 is the whole row
+PANEL = 48  # outputs that are packed side by side; the last panel is filled up
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """`dtype` is bfloat16, float32, int8 or int4. `group_size` inputs share a scale: 0 is all of a row (int8, int4)."""
+
+    dtype: str
+    group_size: int = 0
+    symmetric: bool = True
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether there are scales."""
+        return self.dtype in ("int8", "int4")
+
+    @property
+    def tag(self) -> str:
+        """Short and unique, for names: bfloat16, int8-g128, int4-g32a."""
+        groups = f"-g{self.group_size}" if self.group_size else ""
+        return f"{self.dtype}{groups}{'' if self.symmetric else 'a'}"
+
+    def packed_bytes(self, num_outputs: int, num_inputs: int) -> int:
+        """Bytes of a packed matrix, which are those that one product reads."""
+        outputs = -(-num_outputs // PANEL) * PANEL
+        if self.dtype == "float32":
+            return outputs * num_inputs * 4
+        if self.dtype == "bfloat16":
+            return outputs * (-(-num_inputs // 2) * 2) * 2
+        return outputs * self._quantized_row_bytes(num_inputs)
+
+    def __str__(self) -> str:
+        if not self.is_quantized:
+            return self.dtype
+        groups = f"groups of {self.group_size}" if self.group_size else "one scale a row"
+        return f"{self.dtype}, {groups}{'' if self.symmetric else ', asymmetric'}"
+
+    def _quantized_row_bytes(self, num_inputs: int) -> int:
+        """Numbers, then a scale of two bytes (and an offset as large, when asymmetric) for each group."""
+        num_groups = -(-num_inputs // self.group_size) if self.group_size else 1
+        padded = -(-num_inputs // 8) * 8
+        return padded * BITS[self.dtype] // 8 + num_groups * (2 if self.symmetric else 4)
