@@ -44,7 +44,7 @@ class LLM:
         self.spec = read_model_spec(folder)
         self.plan = plan(EngineSettings(**options), probe(), self.spec, str(folder))
         built = build_engine(self.plan, folder)
-        self.engine, self.device = built.engine, built.device
+        self.engine, self.device, self.notes = built.engine, built.device, built.notes
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder, now=datetime.now)
         self._defaults = read_generation_defaults(folder)

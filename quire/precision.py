@@ -33,12 +33,12 @@ class Precision:
 
     def packed_bytes(self, num_outputs: int, num_inputs: int) -> int:
         """Bytes of a packed matrix, which are those that one product reads."""
-        outputs = -(-num_outputs // PANEL) * PANEL
+        num_panels = -(-num_outputs // PANEL)
         if self.dtype == "float32":
-            return outputs * num_inputs * 4
+            return num_panels * PANEL * num_inputs * 4
         if self.dtype == "bfloat16":
-            return outputs * (-(-num_inputs // 2) * 2) * 2
-        return outputs * self._quantized_row_bytes(num_inputs)
+            return num_panels * PANEL * _up(num_inputs, 2) * 2
+        return num_panels * self._quantized_panel_bytes(num_inputs)
 
     def __str__(self) -> str:
         if not self.is_quantized:
@@ -46,8 +46,14 @@ class Precision:
         groups = f"groups of {self.group_size}" if self.group_size else "one scale a row"
         return f"{self.dtype}, {groups}{'' if self.symmetric else ', asymmetric'}"
 
-    def _quantized_row_bytes(self, num_inputs: int) -> int:
-        """Numbers, then a scale of two bytes (and an offset as large, when asymmetric) for each group."""
-        num_groups = -(-num_inputs // self.group_size) if self.group_size else 1
-        padded = -(-num_inputs // 8) * 8
-        return padded * BITS[self.dtype] // 8 + num_groups * (2 if self.symmetric else 4)
+    def _quantized_panel_bytes(self, num_inputs: int) -> int:
+        """For each group its numbers, then a scale (and an offset, when asymmetric) of two bytes for every output."""
+        length = self.group_size or num_inputs
+        num_groups = -(-num_inputs // length)
+        numbers = (num_groups - 1) * length + _up(num_inputs - (num_groups - 1) * length, 8)
+        scales = num_groups * (2 if self.symmetric else 4)
+        return _up(PANEL * (numbers * BITS[self.dtype] // 8 + scales), 64)
+
+
+def _up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

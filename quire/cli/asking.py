@@ -5,6 +5,7 @@ Knows: `LLM`. Does not know: where questions come from or where answers go.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -21,8 +22,11 @@ Overrides = tuple[int | None, float | None, int | None]  # max_tokens, temperatu
 
 
 def load(prepared: Prepared, settings: EngineSettings) -> LLM:
-    """The prepared model, ready to answer."""
-    return LLM(prepared.folder, **asdict(settings))
+    """The prepared model, ready to answer; what there is to note about it goes to stderr."""
+    llm = LLM(prepared.folder, **asdict(settings))
+    for note in llm.notes:
+        print(f"note     {note}", file=sys.stderr)
+    return llm
 
 
 def sampling(llm: LLM, overrides: Overrides) -> SamplingParams:

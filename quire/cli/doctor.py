@@ -55,6 +55,7 @@ def examine(prepared: Prepared, llm: LLM) -> dict[str, Any]:
         },
         "isa": {"chosen": llm.device.isa, "available": available_isas()},
         "kernels": [{"op": op, "kernel": kernel, "why": why} for op, kernel, why in llm.device.explain()],
+        "notes": llm.notes,
         "check": check(llm),
         "memory": memory(prepared),
         "versions": versions(),

@@ -128,6 +128,8 @@ def _announce(ready: Ready, settings: ServerSettings, prepared: Prepared, listen
     key = ' -H "Authorization: Bearer $KEY"' if settings.api_key else ""
     name = (settings.served_model_name or (prepared.name,))[0]
     _say(f"kernels  {ready.isa}, loaded in {ready.load_s:.2f} s")
+    for note in ready.notes:
+        _say(f"note     {note}")
     if not ipaddress.ip_address(host).is_loopback and settings.api_key is None:
         _say(f"WARNING  {host} lets every machine that reaches this one use the model; set --api-key")
     _say(f"serving  {name} at {url}/v1")

@@ -48,7 +48,7 @@ def _serve(mailbox: PipeMailbox) -> None:
         raise InternalError("the first message to an engine is not Start", got=type(start).__name__)
     begin = time.monotonic()
     built = build_engine(start.plan, Path(start.folder), lambda done, total: mailbox.send(Loading(done, total)))
-    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin))
+    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes))
     loop.run(built.engine, mailbox, time.monotonic)
 
 

@@ -5,6 +5,7 @@ Knows: which part is built from which. Does not know: who will use the engine.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from quire import models
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.engine.engine import Engine
-from quire.model_spec import read_model_spec
+from quire.engine.kept_weights import kept_weights
+from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
@@ -29,10 +31,11 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An engine and what was chosen for it at run time."""
+    """An engine, what was chosen for it at run time, and what a person should know of how it came up."""
 
     engine: Engine
     device: Device
+    notes: tuple[str, ...] = ()
 
     @property
     def isa(self) -> str:
@@ -49,20 +52,26 @@ def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> 
     """Load the model in `folder` as `plan` says. Raises `StartError`s; `progress` gets (done, total) bytes."""
     spec = read_model_spec(folder)
     device = Device(threads=plan.threads)
-    model = models.load(
-        spec,
-        Checkpoint.open(folder),
-        device,
-        plan.precision,
-        plan.head_precision,
-        progress=progress,
-        max_positions=plan.max_model_len,
-    )
+    model, notes = _load(plan, spec, device, Checkpoint.open(folder), progress)
     kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
     arena = Arena()
     model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
     runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size))
-    return Built(Engine(build_scheduler(plan), runner), device)
+    return Built(Engine(build_scheduler(plan), runner), device, notes)
+
+
+def _load(
+    plan: Plan, spec: ModelSpec, device: Device, checkpoint: Checkpoint, progress: Progress | None
+) -> tuple[models.Model, tuple[str, ...]]:
+    """The model, from kept weights where the plan names a folder of them; and what there is to say about it."""
+    load = functools.partial(models.load, spec, checkpoint, device, plan.precision, plan.head_precision)
+    if not plan.quantization_cache:
+        return load(progress, plan.max_model_len), ()
+    with kept_weights(plan, spec, checkpoint) as kept:
+        kept.open(plan.threads, progress)
+        model = load(None if kept.is_whole else progress, plan.max_model_len, kept)
+        kept.finish()
+        return model, tuple(kept.notes)
 
 
 def build_scheduler(plan: Plan) -> Scheduler:

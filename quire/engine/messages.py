@@ -46,11 +46,12 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine will answer requests from now on. `isa` and `kernels` say what was chosen at run time."""
+    """The engine will answer requests from now on. `isa` and `kernels` were chosen at run time; `notes` are for people."""
 
     isa: str
     kernels: tuple[tuple[str, str, str], ...]
     load_s: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Knows: files, names, shapes. Does not know: layers, the network, what is done wi
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import re
 from collections.abc import Mapping
@@ -93,6 +94,16 @@ class Checkpoint:
         length = tensor.end - begin
         if length > 0 and hasattr(mmap, "MADV_DONTNEED"):
             file.data.madvise(mmap.MADV_DONTNEED, begin, length)
+
+    def identity(self) -> dict[str, object]:
+        """What tells this checkpoint from another, or from itself before a change: its files and its tensors."""
+        files = sorted({file.name for file, _ in self.tensors.values()})
+        stats = [(self.folder / name).stat() for name in files]
+        tensors = sorted((name, each.dtype, each.shape, each.begin) for name, (_, each) in self.tensors.items())
+        return {
+            "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)],
+            "tensors": hashlib.sha256(repr(tensors).encode()).hexdigest(),
+        }
 
     def leftovers(self) -> list[str]:
         """Names that nobody took, without the buffers that mean nothing; an error to whoever has taken all it knows."""

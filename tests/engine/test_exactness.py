@@ -17,7 +17,7 @@ from quire.engine.engine import Engine
 from quire.hardware import probe
 from quire.llm import BUNDLED
 from quire.model_spec import read_model_spec
-from quire.plan import plan
+from quire.plan import kv_block_bytes, plan
 from quire.request import Finish, Request, SamplingParams
 from quire.settings import EngineSettings
 from quire.step import TokenLogprob
@@ -29,6 +29,19 @@ COMPANY = [
     *((budget, cache, threads, 2000) for budget in (64, 2048) for cache in (False, True) for threads in (1, 2)),
     (2048, True, 2, 260),
     (64, False, 1, 260),
+]
+FORMS = {
+    "bfloat16": {"dtype": "bfloat16"},
+    "float32": {"dtype": "float32"},
+    "int8": {"quantization": "int8"},
+    "int4": {"quantization": "int4", "quantization_group_size": 64, "head_quantization": "int4"},
+}
+# Every company for the plain formats; for the others the smallest pieces, and the fullest pool.
+CASES = [
+    (form, *company)
+    for form in FORMS
+    for company in COMPANY
+    if form in ("bfloat16", "float32") or company in ((64, False, 2, 2000), (2048, True, 2, 260))
 ]
 
 
@@ -65,8 +78,8 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return BUNDLED if request.param == "bundled" else request.getfixturevalue("hd64")
 
 
-@pytest.fixture(scope="module", params=["bfloat16", "float32"])
-def dtype(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(scope="module")
+def form(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
@@ -76,19 +89,19 @@ def requests(folder: Path) -> list[Request]:
 
 
 @pytest.fixture(scope="module")
-def alone(folder: Path, dtype: str, requests: list[Request]) -> Answers:
+def alone(folder: Path, form: str, requests: list[Request]) -> Answers:
     """Every request by itself, with nothing remembered from the one before."""
-    engine = make_engine(folder, dtype, max_num_batched_tokens=4096, prefix_cache=False, threads=1)
+    engine = make_engine(folder, form, max_num_batched_tokens=4096, prefix_cache=False, threads=1)
     answers: Answers = {}
     for request in requests:
         answers |= serve(engine, [(0, request)])
     return answers
 
 
-def make_engine(folder: Path, dtype: str, num_blocks: int = 2000, **options: object) -> Engine:
+def make_engine(folder: Path, form: str, num_blocks: int = 2000, **options: object) -> Engine:
     spec = read_model_spec(folder)
-    kv_bytes = num_blocks * 16 * spec.kv_bytes_per_token(dtype)
-    settings = EngineSettings(dtype=dtype, max_num_seqs=32, kv_cache_memory_bytes=kv_bytes, **options)  # type: ignore[arg-type]
+    kv_bytes = num_blocks * kv_block_bytes(16, spec, "float32" if form == "float32" else "bfloat16")
+    settings = EngineSettings(**FORMS[form], max_num_seqs=32, kv_cache_memory_bytes=kv_bytes, **options)  # type: ignore[arg-type]
     return build_engine(plan(settings, probe(), spec), folder).engine
 
 
@@ -141,10 +154,10 @@ def serve(engine: Engine, arrivals: list[tuple[int, Request]]) -> Answers:
     return answers
 
 
-@pytest.mark.parametrize(("budget", "cache", "threads", "num_blocks"), COMPANY)
+@pytest.mark.parametrize(("form", "budget", "cache", "threads", "num_blocks"), CASES, indirect=["form"])
 def test_company_changes_no_bit(
     folder: Path,
-    dtype: str,
+    form: str,
     requests: list[Request],
     alone: Answers,
     budget: int,
@@ -152,7 +165,7 @@ def test_company_changes_no_bit(
     threads: int,
     num_blocks: int,
 ) -> None:
-    engine = make_engine(folder, dtype, num_blocks, max_num_batched_tokens=budget, prefix_cache=cache, threads=threads)
+    engine = make_engine(folder, form, num_blocks, max_num_batched_tokens=budget, prefix_cache=cache, threads=threads)
     rng = random.Random(budget * threads + cache)
     together = serve(engine, [(rng.randrange(60), request) for request in requests])
     assert set(together) == set(alone)

@@ -30,11 +30,18 @@ class Stage:
     """Sequences by number; `run` computes further tokens of some of them."""
 
     def __init__(
-        self, folder: Path, dtype: str = "float32", threads: int = 1, isa: str = "auto", **options: Any
+        self,
+        folder: Path,
+        dtype: str = "float32",
+        threads: int = 1,
+        isa: str = "auto",
+        precision: Precision | None = None,
+        **options: Any,
     ) -> None:
+        """`dtype` is that of keys and values, and of the weights without `precision`."""
         self.spec = read_model_spec(folder)
         self.device = Device(threads, isa)
-        self.model = load(self.spec, Checkpoint.open(folder), self.device, Precision(dtype), **options)
+        self.model = load(self.spec, Checkpoint.open(folder), self.device, precision or Precision(dtype), **options)
         self.arena = Arena(poison=True)
         num_blocks = 8 * -(-self.spec.context_length // BLOCK_SIZE)
         spec = self.spec
