@@ -35,7 +35,7 @@ def attention(
 
     A row's bits depend on its own q and on keys and values up to its position alone: not on its neighbours, the
     chunk, the block ids or the number of threads. With bfloat16 pages q and the softmax weights are rounded to
-    bfloat16; sums are float32. Raises TypeError for another type or layout, ValueError for shapes or indices that do
-    not fit.
+    bfloat16, with int8 pages to 15 and 16 bits; sums are float32, within 128 keys of int8 pages exact. Raises TypeError
+    for another type or layout, ValueError for shapes or indices that do not fit.
     """
     _cpu.attention(device.cpu, q_TQD, kv.cpu, layer, query_starts_S1, seq_lens_S, block_tables_SB, scale, out_T_QD)

@@ -14,14 +14,14 @@ import numpy as np
 
 from quire.kernels.cpu import _cpu
 
-DTYPES = ("bfloat16", "float32")
+DTYPES = ("bfloat16", "float32", "int8")
 
 
 class KVCache:
     """Pages of keys and values of every layer: `num_blocks` blocks of `block_size` tokens.
 
-    `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16" or "float32". The memory is
-    reserved at once and becomes resident as blocks are first written; a block lies in one piece (all layers), so
+    `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16", "float32" or "int8": integers with
+    a bfloat16 scale for the keys and one for the values of each token and kv head. The memory is reserved at once and becomes resident as blocks are first written; a block lies in one piece (all layers), so
     blocks handed out in ascending order touch little more than they use. A slot that was never written holds
     anything. Raises ValueError for a size out of range or too large to count, MemoryError when the system refuses the
     reservation.
@@ -49,7 +49,8 @@ class KVCache:
 
     @property
     def block_nbytes(self) -> int:
-        """Bytes of one block: keys and values of all layers, with the padding of head_dim to 16 for values."""
+        """Bytes of one block: keys and values of all layers, with the padding of head_dim for values to 16
+        (for int8 keys to 4) and the scales of int8."""
         return int(self.cpu.block_nbytes)
 
     def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:

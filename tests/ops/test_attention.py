@@ -18,9 +18,9 @@ from quire.ops.device import Device, available_isas
 from quire.ops.kv_cache import KVCache
 from quire.ops.rope_store import rope_store
 
-DTYPES = ["bfloat16", "float32"]
+DTYPES = ["bfloat16", "float32", "int8"]
 EDGES = [1, 15, 16, 17, 127, 128, 129, 511, 512, 513, 1500]  # around 16-token tiles, 128-key steps and 512-key splits
-TOLERANCE = {"bfloat16": 6e-3, "float32": 2e-6}
+TOLERANCE = {"bfloat16": 6e-3, "float32": 2e-6, "int8": 2e-4}
 
 
 @dataclass
@@ -164,9 +164,9 @@ def test_large_logits_stay_finite_and_right(isa, dtype):
 def test_a_constant_value_comes_back(isa, dtype):
     texts = make_texts([700], dtype)
     with Device(1, isa) as device:
-        slots = np.arange(texts.kv.num_blocks * 16)
-        store(device, texts.kv, slots, *np.full((2, len(slots), 2, 16), 1.5))
-        np.testing.assert_allclose(run(device, texts, [(0, 0, 700)]), 1.5, rtol=1e-5)
+        slots, constant = np.arange(texts.kv.num_blocks * 16), 127 / 64  # exact with 8 bits, and as 127 times a scale
+        store(device, texts.kv, slots, *np.full((2, len(slots), 2, 16), constant))
+        np.testing.assert_allclose(run(device, texts, [(0, 0, 700)]), constant, rtol=1e-5)
 
 
 # ---- laws: bits -----------------------------------------------------------------------------------------------------

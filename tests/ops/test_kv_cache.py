@@ -31,16 +31,17 @@ def resident_bytes():
         return int(file.read().split()[1]) * 4096
 
 
-@pytest.mark.parametrize(("dtype", "element_bytes"), [("bfloat16", 2), ("float32", 4)])
+@pytest.mark.parametrize(("dtype", "element_bytes"), [("bfloat16", 2), ("float32", 4), ("int8", 1)])
 def test_block_nbytes_counts_both_halves_and_the_padding_of_values(dtype, element_bytes):
     kv = KVCache(**SHAPE, dtype=dtype)
     elements = 3 * 2 * 32 * (24 + 32)  # layers, heads, tokens, head_dim of keys and of values rounded up to 16
-    assert kv.block_nbytes == elements * element_bytes
+    scale_bytes = 3 * 2 * 32 * 4 if dtype == "int8" else 0  # one of keys and one of values per token and head
+    assert kv.block_nbytes == elements * element_bytes + scale_bytes
     assert kv.nbytes == 5 * kv.block_nbytes
     assert block_nbytes(3, 32, 2, 24, dtype) == kv.block_nbytes
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_copy_blocks_copies_every_layer_and_nothing_else(dtype):
     with Device(1) as device:
         kv = KVCache(**SHAPE, dtype=dtype)

@@ -96,18 +96,17 @@ void load_queries(Work<T>& work, const R& rows) {
     work.head_rows = rows.per_head();
     work.num_rows = rows.total();
     work.last_visible = rows.visible(work.num_rows - 1);
-    work.q_stride = kv.padded_dim / T::kStep;
-    work.depth = kv.head_dim / T::kStep;
+    work.q_stride = kv.padded_dim * T::kParts / T::kStep;
+    work.depth = (kv.head_dim + T::kStep - 1) / T::kStep;
     work.padded_dim = kv.padded_dim;
     work.k_words = int(kv.k_words);
-    work.v_lines = kv.padded_dim / T::kStep;
+    work.v_lines = int(kv.tile_stride - kv.k_words) / 16;
+    work.scale_words = int(kv.tile_stride) - kScaleWords;
     work.table = args.block_tables + rows.seq() * args.table_width;
     work.pages = kv.words + args.layer * kv.layer_stride + rows.first_kv_head * kv.head_stride;
     for (int r = 0; r < work.num_rows; ++r) {
         work.visible[r] = rows.visible(r);
-        const float* q = args.q + rows.offset(r);
-        for (int d = 0; d < kv.head_dim; d += kLanes)
-            T::round_to(work.q + r * work.q_stride, d, load_n(q + d, least(kLanes, kv.head_dim - d)));
+        T::load_query(work, r, args.q + rows.offset(r), kv.head_dim);
     }
 }
 
@@ -217,8 +216,11 @@ void attention(Runtime& runtime, const Attention& args) {
     const AttentionShape shape{args.query_starts, args.seq_lens,   args.block_tables, args.num_seqs, args.table_width,
                                kv.block_size,     kv.num_kv_heads, args.group,        kv.padded_dim, runtime.pool.num_threads()};
     const AttentionPlan plan = plan_attention(shape, runtime.scratch);
-    if (kv.dtype == KvDtype::bfloat16) run_plan<Bf16>(runtime.pool, args, plan);
-    else run_plan<F32>(runtime.pool, args, plan);
+    switch (kv.dtype) {
+        case KvDtype::bfloat16: run_plan<Bf16>(runtime.pool, args, plan); break;
+        case KvDtype::float32: run_plan<F32>(runtime.pool, args, plan); break;
+        case KvDtype::int8: run_plan<Int8>(runtime.pool, args, plan); break;
+    }
 }
 
 }  // namespace quire::QUIRE_ISA

@@ -34,6 +34,7 @@ void find_pages(Work<T>& work, const KvView& kv, int tile_begin, int num_tiles) 
         work.v[i] = work.k[i] + kv.k_words;
         work.next[i] = next < work.last_visible ? page_of(work, kv, next) : work.k[0];
     }
+    work.scales.forget();
 }
 
 // On to the pages of the next kv head.
@@ -44,6 +45,7 @@ void next_head(Work<T>& work, const KvView& kv) {
         work.v[i] += kv.head_stride;
         work.next[i] += kv.head_stride;
     }
+    work.scales.forget();
 }
 
 // One key tile for the rows of one kv head that see it.
@@ -51,8 +53,9 @@ template <class T>
 void run_tile(Work<T>& work, int first, int end, int tile_begin, int num_tiles, float scale, State state) {
     score_rows(work, first, end, num_tiles);
     for (int r = first; r < end; ++r) {
-        const int limit = work.visible[r] - tile_begin;
-        if (limit >= kKeyTile) soften_row<T, true>(work, r, kKeyTile, scale, state.max[r]);
+        const int limit = least(work.visible[r] - tile_begin, kKeyTile);
+        T::find_scales(work, limit);
+        if (limit == kKeyTile) soften_row<T, true>(work, r, kKeyTile, scale, state.max[r]);
         else soften_row<T, false>(work, r, limit, scale, state.max[r]);
     }
     weigh_rows(work, first, end, tile_begin, state.acc);

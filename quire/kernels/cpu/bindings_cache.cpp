@@ -84,8 +84,8 @@ void attention(Device& device, Array<const float, 3> q, KVCache& cache, int64_t 
 }
 
 KvDtype parse_dtype(const std::string& name) {
-    require(name == "bfloat16" || name == "float32", "KVCache: dtype must be bfloat16 or float32");
-    return name == "bfloat16" ? KvDtype::bfloat16 : KvDtype::float32;
+    require(name == "bfloat16" || name == "float32" || name == "int8", "KVCache: dtype must be bfloat16, float32 or int8");
+    return name == "int8" ? KvDtype::int8 : name == "bfloat16" ? KvDtype::bfloat16 : KvDtype::float32;
 }
 
 // A new array [block_size, G, D] that owns its memory.

@@ -29,12 +29,20 @@ int64_t product(int64_t a, int64_t b) {
     return result;
 }
 
-float word_value(const KvView& view, uint32_t word, int half) {
-    uint32_t bits = word;
-    if (view.dtype == KvDtype::bfloat16) bits = half ? (word & 0xFFFF0000u) : (word << 16);
+float float_of(uint32_t bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
+}
+
+// Element `part` of a word of keys or values.
+float word_value(KvDtype dtype, uint32_t word, int part, bool key) {
+    switch (dtype) {
+        case KvDtype::bfloat16: return float_of(part ? (word & 0xFFFF0000u) : (word << 16));
+        case KvDtype::int8: return static_cast<float>(static_cast<int8_t>((word >> 8 * part & 255u) ^ (key ? 128u : 0u)));
+        case KvDtype::float32: break;
+    }
+    return float_of(word);
 }
 
 }  // namespace
@@ -48,7 +56,7 @@ KVCache::KVCache(int64_t num_layers, int64_t num_blocks, int64_t block_size, int
     require("num_layers", num_layers, 1, INT32_MAX);
     require("num_kv_heads", num_kv_heads, 1, INT32_MAX);
     require("num_blocks", num_blocks, 1, INT32_MAX / block_size);  // a slot is an int32
-    const int64_t step = dtype == KvDtype::bfloat16 ? 2 : 1;
+    const int64_t step = step_of(dtype);
     view_.dtype = dtype;
     view_.num_layers = static_cast<int32_t>(num_layers);
     view_.num_blocks = static_cast<int32_t>(num_blocks);
@@ -56,8 +64,8 @@ KVCache::KVCache(int64_t num_layers, int64_t num_blocks, int64_t block_size, int
     view_.num_kv_heads = static_cast<int32_t>(num_kv_heads);
     view_.head_dim = static_cast<int32_t>(head_dim);
     view_.padded_dim = static_cast<int32_t>((head_dim + 15) / 16 * 16);
-    view_.k_words = head_dim / step * kTileTokens;
-    view_.tile_stride = view_.k_words + kTileTokens / step * view_.padded_dim;
+    view_.k_words = (head_dim + step - 1) / step * kTileTokens;
+    view_.tile_stride = view_.k_words + kTileTokens / step * view_.padded_dim + (dtype == KvDtype::int8 ? kScaleWords : 0);
     view_.head_stride = view_.tile_stride * (block_size / kTileTokens);
     view_.layer_stride = product(view_.head_stride, num_kv_heads);
     view_.block_stride = product(view_.layer_stride, num_layers);
@@ -79,16 +87,22 @@ void KVCache::copy_blocks(const int64_t* pairs, int64_t count) {
 void KVCache::read(int64_t layer, int64_t block, float* k, float* v) const {
     require("layer", layer, 0, view_.num_layers - 1);
     require("block", block, 0, view_.num_blocks - 1);
-    const int step = view_.dtype == KvDtype::bfloat16 ? 2 : 1;
+    const int step = step_of(view_.dtype);
     for (int token = 0; token < view_.block_size; ++token) {
         const int in_tile = token % kTileTokens;
         for (int head = 0; head < view_.num_kv_heads; ++head) {
             const uint32_t* k_tile = view_.words + block * view_.block_stride + layer * view_.layer_stride +
                                      head * view_.head_stride + token / kTileTokens * view_.tile_stride;
             const uint32_t* v_row = k_tile + view_.k_words + in_tile / step * view_.padded_dim;
+            float k_scale = 1, v_scale = 1;
+            if (view_.dtype == KvDtype::int8) {
+                const uint32_t* scales = k_tile + view_.tile_stride - kScaleWords + in_tile / 2;
+                k_scale = word_value(KvDtype::bfloat16, scales[0], in_tile % 2, true);
+                v_scale = word_value(KvDtype::bfloat16, scales[kTileTokens / 2], in_tile % 2, false);
+            }
             for (int d = 0; d < view_.head_dim; ++d) {
-                *k++ = word_value(view_, k_tile[d / step * kTileTokens + in_tile], d % step);
-                *v++ = word_value(view_, v_row[d], in_tile % step);
+                *k++ = k_scale * word_value(view_.dtype, k_tile[d / step * kTileTokens + in_tile], d % step, true);
+                *v++ = v_scale * word_value(view_.dtype, v_row[d], in_tile % step, false);
             }
         }
     }

@@ -1,11 +1,15 @@
 // The paged key/value cache: geometry, memory and block copies. Knows nothing of Python, threads or instruction sets.
 //
 // Page layout. Everything is 32-bit words; a word holds step() neighbours along the axis that a dot product sums over:
-// two bfloat16 (the lower index in the lower half) or one float32.
+// four int8, two bfloat16 (the lower index in the lower part) or one float32.
 //
-//   pool   [block][layer][kv head][tile of 16 tokens] -> K words, then V words
+//   pool   [block][layer][kv head][tile of 16 tokens] -> K words, then V words, then, with int8, scales
 //   K tile [D / step][16 tokens]       lanes are tokens: q.k for 16 tokens needs no horizontal sum
 //   V tile [16 / step][Dp]             lanes are dims, Dp = D rounded up to 16: p.v for 16 dims needs none either
+//   scales [2][16 tokens] bfloat16     of keys, then of values: one each per token and kv head
+//
+// int8: x = scale * i, i from -127 to 127; the scale is the largest |x| / 127, rounded up to bfloat16, at least 2^-100. Keys are
+// stored as i + 128, unsigned, values as i, signed: so the products of attention want them.
 //
 // Block first: one block of all layers is contiguous, so copy_blocks is one memcpy a pair, and blocks handed out in ascending
 // order touch a contiguous run. That makes huge pages (Mapping advises them from 2 MiB up: fewer faults and TLB misses) safe for
@@ -19,9 +23,12 @@
 
 namespace quire {
 
-enum class KvDtype { bfloat16, float32 };
+enum class KvDtype { bfloat16, float32, int8 };
+
+inline int step_of(KvDtype dtype) { return dtype == KvDtype::int8 ? 4 : dtype == KvDtype::bfloat16 ? 2 : 1; }
 
 constexpr int kTileTokens = 16;
+constexpr int kScaleWords = 16;  // of an int8 tile
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxBlockSize = 128;
 

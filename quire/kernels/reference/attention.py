@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from quire.kernels.reference.kv_cache import Float32, ReferenceKVCache
+from quire.kernels.reference.kv_cache import Float32, ReferenceKVCache, round_bf16
 
 Int32 = npt.NDArray[np.int32]
 
@@ -31,7 +31,8 @@ def attention(
 ) -> None:
     """The same contract as quire.ops.attention.attention, on a ReferenceKVCache; float64 inside.
 
-    With bfloat16 pages q is rounded to bfloat16 first, as the kernels do; the softmax weights are not.
+    With bfloat16 pages q is rounded to bfloat16 first, as the kernels do; the softmax weights are not. (With int8 pages
+    the kernels round q to 15 bits: too fine to matter here.)
     """
     for seq, num_keys in enumerate(seq_lens_S):
         begin, end = int(query_starts_S1[seq]), int(query_starts_S1[seq + 1])
@@ -40,6 +41,6 @@ def attention(
         k, v = np.repeat(k, group, axis=1).astype(np.float64), np.repeat(v, group, axis=1).astype(np.float64)
         for row in range(begin, end):
             visible = int(num_keys) - (end - 1 - row)
-            q = kv.round(q_TQD[row]).astype(np.float64)
+            q = (round_bf16(q_TQD[row]) if kv.dtype == "bfloat16" else q_TQD[row]).astype(np.float64)
             weights_QJ = softmax(np.einsum("qd,jqd->qj", q, k[:visible]) * scale)
             out_T_QD[row] = np.einsum("qj,jqd->qd", weights_QJ, v[:visible]).reshape(-1).astype(np.float32)

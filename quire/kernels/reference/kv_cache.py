@@ -22,9 +22,23 @@ def round_bf16(x: npt.ArrayLike) -> Float32:
     return np.where(np.isnan(x32), np.float32(np.nan), rounded).astype(np.float32)
 
 
+def round_int8(x_GD: npt.ArrayLike) -> Float32:
+    """scale * integer in -127 to 127 for each head (the last axis); the scale is max|x| / 127, rounded up to bfloat16,
+    at least 2^-100. NaN for a head that is not finite."""
+    x = np.asarray(x_GD, dtype=np.float32)
+    top = np.maximum(np.abs(x).max(axis=-1, keepdims=True) / np.float32(127), np.float32(2.0**-100))
+    scale = ((top.view(np.uint32).astype(np.uint64) + 0xFFFF) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+    finite = np.isfinite(x).all(axis=-1, keepdims=True)
+    rounded = np.rint(np.where(finite, x, 0) * (1 / np.where(finite, scale, 1))).astype(np.float32)
+    return np.asarray(np.where(finite, rounded * scale, np.nan), dtype=np.float32)
+
+
+ROUND = {"bfloat16": round_bf16, "int8": round_int8, "float32": lambda x: np.asarray(x, dtype=np.float32)}
+
+
 @dataclass(slots=True)
 class ReferenceKVCache:
-    """k_LBPGD and v_LBPGD in float32; with dtype "bfloat16" every stored value is first rounded to bfloat16."""
+    """k_LBPGD and v_LBPGD in float32; every stored value is first rounded as `dtype` says (`ROUND`)."""
 
     num_layers: int
     num_blocks: int
@@ -42,7 +56,7 @@ class ReferenceKVCache:
 
     def round(self, x: npt.ArrayLike) -> Float32:
         """`x` as this cache would store it."""
-        return round_bf16(x) if self.dtype == "bfloat16" else np.asarray(x, dtype=np.float32)
+        return ROUND[self.dtype](x)
 
     def store(self, layer: int, slot: int, k_GD: Float32, v_GD: Float32) -> None:
         """Write one token's keys and values to `slot` = block * block_size + offset."""
