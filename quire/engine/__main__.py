@@ -6,6 +6,7 @@ Knows: how to come up, serve and leave; a closed pipe is the order to leave. Doe
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import sys
 import time
@@ -48,6 +49,8 @@ def _serve(mailbox: PipeMailbox) -> None:
         raise InternalError("the first message to an engine is not Start", got=type(start).__name__)
     begin = time.monotonic()
     built = build_engine(start.plan, Path(start.folder), lambda done, total: mailbox.send(Loading(done, total)))
+    gc.collect()
+    gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes))
     loop.run(built.engine, mailbox, time.monotonic)
 

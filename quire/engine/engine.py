@@ -41,11 +41,14 @@ class Engine:
         """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already."""
         return tuple(self.scheduler.abort(request_id, index))
 
-    def step(self, now: float) -> StepReport | None:
+    def advance(self, now: float) -> tuple[Delta, ...] | None:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
         step = self.scheduler.schedule(now)
         if step is None:
             return None
-        result = self.runner.run(step)
-        deltas = self.scheduler.settle(step, result, now)
-        return StepReport(tuple(deltas), self.scheduler.stats())
+        return tuple(self.scheduler.settle(step, self.runner.run(step), now))
+
+    def step(self, now: float) -> StepReport | None:
+        """`advance`, with the step's numbers; nobody has timed it."""
+        deltas = self.advance(now)
+        return None if deltas is None else StepReport(deltas, self.scheduler.stats())

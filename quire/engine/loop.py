@@ -6,7 +6,6 @@ Knows: an engine, a mailbox, a clock given to it. Does not know: what carries th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from quire.engine.engine import Engine
 from quire.engine.mailbox import Mailbox
@@ -30,10 +29,8 @@ def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
 
 def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
     start = clock()
-    report = engine.step(start)
-    if report is None:
-        return None
-    return replace(report, stats=replace(report.stats, seconds=clock() - start))
+    deltas = engine.advance(start)
+    return None if deltas is None else StepReport(deltas, engine.scheduler.stats(clock() - start))
 
 
 def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox) -> None:

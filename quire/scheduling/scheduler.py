@@ -164,13 +164,13 @@ class Scheduler:
             if grant == 0:
                 continue
             end = seat.num_computed + grant
-            missing = self._holdings.num_missing(seat, end)
-            if missing > self._pool.num_idle:
-                pressed = True
-                if not self._make_room(seat, end):
-                    continue
-            if missing and (copy := self._holdings.grow(seat, end)) is not None:
-                copies.append(copy)
+            if missing := self._holdings.num_missing(seat, end):
+                if missing > self._pool.num_idle:
+                    pressed = True
+                    if not self._make_room(seat, end):
+                        continue
+                if (copy := self._holdings.grow(seat, end)) is not None:
+                    copies.append(copy)
             works.append(self._work(seat, grant))
             budget -= grant
         return budget, pressed
@@ -231,7 +231,7 @@ class Scheduler:
             self._tally.num_finished += len(indices)
             return
         self._holdings.advance(seat, len(work.tokens))
-        told = deltas.prompt_logprobs(seat, work, outcome)
+        told = () if work.prompt_logprobs is None else deltas.prompt_logprobs(seat, work, outcome)
         if work.draw is not None:
             self._draw(seat, work.draw.indices, outcome, told, news)
         elif told:
