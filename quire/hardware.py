@@ -10,10 +10,12 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+NO_LIMIT_BYTES = 2**60  # cgroup v1 says "no limit" with a number near 2**63
+
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity and cgroup quota."""
+    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity, so cpusets too, and quotas."""
 
     cpu_model: str
     num_cores: int
@@ -22,15 +24,15 @@ class Hardware:
     cpu_flags: frozenset[str] = frozenset()
 
 
-def probe(root: Path = Path("/")) -> Hardware:
-    """Ask this machine. `root` lets tests show another machine's /proc and /sys."""
+def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
+    """Ask this machine. `root` lets tests show another one's /proc and /sys, `affinity` its number of allowed cores."""
     cpu_model, flags = _cpu(root / "proc/cpuinfo")
     total, available = _memory(root / "proc/meminfo")
     limit, used = _cgroup_memory(root)
     if limit is not None and limit < total:
         total = limit
         available = min(available, max(limit - used, 0))
-    return Hardware(cpu_model, _cores(root), total, available, flags)
+    return Hardware(cpu_model, _cores(root, affinity or _affinity()), total, available, flags)
 
 
 def _cpu(path: Path) -> tuple[str, frozenset[str]]:
@@ -56,10 +58,16 @@ def _memory(path: Path) -> tuple[int, int]:
     return pages * size, pages * size
 
 
-def _cgroup_folder(root: Path) -> list[Path]:
-    """Folders of our cgroup (v2), innermost first; a limit may stand at any level."""
-    base = root / "sys/fs/cgroup"
-    inner = next((line[3:].strip("/") for line in _lines(root / "proc/self/cgroup") if line.startswith("0::")), "")
+def _cgroup_folders(root: Path, controller: str = "") -> list[Path]:
+    """Folders of our cgroup, innermost first: a limit may stand at any level. v2, or v1's hierarchy of `controller`.
+
+    A container may see its own folder as the mount's root while /proc names the host's path: the root is listed too.
+    """
+    base, inner = root / "sys/fs/cgroup" / controller, ""
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controller in controllers.split(","):  # v2's line names no controller
+            inner = path.strip("/")
     folder = base / inner
     return [folder, *(parent for parent in folder.parents if parent == base or base in parent.parents)]
 
@@ -67,24 +75,38 @@ def _cgroup_folder(root: Path) -> list[Path]:
 def _cgroup_memory(root: Path) -> tuple[int | None, int]:
     """The tightest memory limit over us, in bytes, and what is used under it; None without a limit."""
     tightest: tuple[int | None, int] = (None, 0)
-    for folder in _cgroup_folder(root):
+    for folder in _cgroup_folders(root):
         limit = _first_int(folder / "memory.max")
         if limit is not None and (tightest[0] is None or limit < tightest[0]):
             tightest = (limit, _first_int(folder / "memory.current") or 0)
-    v1 = root / "sys/fs/cgroup/memory"
-    limit = _first_int(v1 / "memory.limit_in_bytes")
-    if limit is not None and limit < 2**60 and (tightest[0] is None or limit < tightest[0]):
-        tightest = (limit, _first_int(v1 / "memory.usage_in_bytes") or 0)
+    for folder in _cgroup_folders(root, "memory"):
+        limit = _first_int(folder / "memory.limit_in_bytes")
+        if limit is not None and limit < NO_LIMIT_BYTES and (tightest[0] is None or limit < tightest[0]):
+            tightest = (limit, _first_int(folder / "memory.usage_in_bytes") or 0)
     return tightest
 
 
-def _cores(root: Path) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for folder in _cgroup_folder(root):
-        fields = (_lines(folder / "cpu.max") or [""])[0].split()
-        if len(fields) == 2 and fields[0].isdigit() and int(fields[1]) > 0:
-            cores = min(cores, max(1, int(fields[0]) // int(fields[1])))
-    return max(1, cores)
+def _affinity() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cores(root: Path, affinity: int) -> int:
+    """Cores that threads may keep busy. A quota of 2.5 cores is two: a third thread would have all three paused."""
+    quotas = [_quota_v2(folder) for folder in _cgroup_folders(root)]
+    quotas += [_quota_v1(folder) for folder in _cgroup_folders(root, "cpu")]
+    return max(1, min([affinity, *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def _quota_v2(folder: Path) -> float | None:
+    fields = (_lines(folder / "cpu.max") or [""])[0].split()
+    if len(fields) != 2 or not fields[0].isdigit() or not fields[1].isdigit() or int(fields[1]) == 0:
+        return None
+    return int(fields[0]) / int(fields[1])
+
+
+def _quota_v1(folder: Path) -> float | None:
+    quota, period = _first_int(folder / "cpu.cfs_quota_us"), _first_int(folder / "cpu.cfs_period_us")
+    return quota / period if quota and period else None
 
 
 def _first_int(path: Path) -> int | None:

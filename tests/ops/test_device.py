@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -123,3 +126,60 @@ def test_two_devices_are_independent() -> None:
     first.close()
     assert np.array_equal(rows_in_order(second, 10), np.arange(10))
     second.close()
+
+
+@pytest.fixture
+def on_one_core() -> Iterator[int]:
+    """The test's thread bound to one core; threads that it makes inherit that."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("the system has no affinity masks")
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    yield min(cores)
+    os.sched_setaffinity(0, cores)
+
+
+def threads_now() -> set[int]:
+    return {int(name) for name in os.listdir("/proc/self/task")}
+
+
+def test_workers_keep_to_the_cores_of_the_process(on_one_core: int) -> None:
+    before = threads_now()
+    with Device(3) as device:
+        for _ in range(50):
+            assert np.array_equal(rows_in_order(device, 100), np.arange(100))
+        workers = threads_now() - before
+        assert len(workers) == 2
+        assert all(os.sched_getaffinity(worker) == {on_one_core} for worker in workers)
+
+
+def test_threads_without_cores_of_their_own_finish(on_one_core: int) -> None:
+    """As when the system takes cores away: who runs does the work, and waits for nobody who has not begun."""
+    x_TK, weight_NK = np.random.default_rng(0).standard_normal((2, 70, 130), dtype=np.float32)
+    with Device(1) as one, Device(6) as many:
+        weight = pack(one, [weight_NK], "bfloat16")
+        expected_TN, out_TN = np.empty((70, 70), np.float32), np.empty((70, 70), np.float32)
+        linear(one, x_TK, weight, expected_TN)
+        for _ in range(100):
+            linear(many, x_TK, weight, out_TN)
+            assert np.array_equal(out_TN, expected_TN)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="the system has no affinity masks")
+def test_workers_only_ever_leave_cores_of_the_mask() -> None:
+    cores, before = os.sched_getaffinity(0), threads_now()
+    with Device(len(cores)) as device:
+        for _ in range(200):
+            rows_in_order(device, 64)
+        assert all(os.sched_getaffinity(worker) <= cores for worker in threads_now() - before)
+        assert all(os.sched_getaffinity(worker) for worker in threads_now() - before)
+    assert os.sched_getaffinity(0) == cores
+
+
+def test_an_idle_pool_burns_nothing() -> None:
+    with Device(3) as device:
+        rows_in_order(device, 100)
+        threading.Event().wait(0.01)  # the workers go to sleep
+        before = time.process_time()
+        threading.Event().wait(0.08)
+        assert time.process_time() - before < 0.04

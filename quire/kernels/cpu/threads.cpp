@@ -19,7 +19,7 @@ inline void pause() {
 
 }  // namespace
 
-Pool::Pool(int num_threads) : num_threads_(num_threads), shares_(new Share[num_threads]) {
+Pool::Pool(int num_threads) : num_threads_(num_threads), shares_(new Share[num_threads]), placement_(num_threads) {
     try {
         for (int thread = 1; thread < num_threads; ++thread) workers_.emplace_back(&Pool::worker, this, thread);
     } catch (...) {  // the system refuses a thread: end those that run, or their handles' destructors end the process
@@ -44,6 +44,7 @@ void Pool::run(int64_t num_chunks, Task task, const void* context) {
         for (int64_t chunk = 0; chunk < num_chunks; ++chunk) task(context, chunk);
         return;
     }
+    placement_.spread(workers_);
     task_ = task;
     context_ = context;
     for (int t = 0; t < num_threads_; ++t) {
@@ -92,6 +93,7 @@ void Pool::worker(int thread) {
     uint32_t seen = 0;
     while (!stop_.load(std::memory_order_acquire)) {
         seen = wait_for_launch(seen);
+        placement_.arrived(thread);
         uint32_t gate = gate_.load(std::memory_order_acquire);
         while (gate & kOpen) {
             if (!gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) continue;

@@ -6,6 +6,8 @@
 // Waiting: 50 us of pause instructions; up to 1 ms of them with a yield between, so that whoever else wants the core has it at
 // once; then sleep on a futex: an idle process burns nothing. Between two steps lie 0.1 to 0.3 ms of Python. A worker that slept
 // through them comes back late and cold: 45 to 120 us of a step (a step of 0.25 ms; two threads; sleeping after 50 us).
+// Threads keep out of each other's way (placement.h) but own no core. Measured on two cores of Zen 4: a launch costs 0.5 to 1.3 us
+// while the workers spin; waking a sleeping one costs the caller 15 us.
 // Knows: threads. Does not know: what a chunk is.
 #pragma once
 #include <atomic>
@@ -13,6 +15,8 @@
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include "placement.h"
 
 namespace quire {
 
@@ -51,6 +55,7 @@ private:
     alignas(64) std::atomic<uint32_t> launches_{0};  // what sleepers watch
     alignas(64) std::atomic<uint32_t> gate_{0};      // top bit: open; rest: number of workers inside
     std::atomic<bool> stop_{false};
+    Placement placement_;
     std::vector<std::thread> workers_;
 };
 
