@@ -61,6 +61,7 @@ class Device:
             ("silu_mul", vector, self._why),
             ("rope_store", vector, self._why),
             ("attention", vector, self._why),
+            ("sample", vector, self._why),
             ("embed", "cpu/portable", "it only moves bytes"),
             ("gather_rows", "cpu/portable", "it only moves bytes"),
         ]

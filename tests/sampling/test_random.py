@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quire.sampling.random import philox, uniform
+from quire.kernels.reference.philox import philox, uniform
 
 
 def test_philox_gives_the_published_vectors() -> None:

@@ -1,5 +1,6 @@
 """The types of the extension module; contracts stand in `quire.ops`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 def best_isa() -> str: ...
@@ -91,3 +92,27 @@ def attention(
 ) -> None: ...
 def roof_read(device: Device, data_B: Any, ahead: int) -> None: ...
 def roof_multiply(device: Device, dtype: str, rounds: int) -> int: ...
+
+class TokenCounts:
+    def __init__(self, num_prompt: int) -> None: ...
+    def __len__(self) -> int: ...
+    def catch_up(self, history: Sequence[int]) -> None: ...
+    def items(self) -> list[tuple[int, int]]: ...
+    @property
+    def num_tokens(self) -> int: ...
+
+def sample(
+    device: Device,
+    logits_RV: Any,
+    params_RB: Any,
+    indices_D: Any,
+    bias_ids_B: Any,
+    bias_values_B: Any,
+    counts_R: Any | None,
+    mask_RW: Any | None,
+    tokens_D: Any,
+    logprobs_D: Any,
+    top_ids_RK: Any,
+    top_logprobs_RK: Any,
+    status_R: Any,
+) -> int: ...

@@ -99,6 +99,7 @@ NB_MODULE(_cpu, m) {
     bind_program(m);
     bind_roof(m);
     bind_weight(m);
+    bind_sample(m);
     m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
     m.def("missing_for", [](const std::string& name) {
         Isa isa;

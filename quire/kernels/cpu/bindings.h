@@ -101,6 +101,7 @@ void def_op(nb::module_& m, const char* name, void (*op)(Device&, Args...), cons
 void bind_cache(nb::module_& m);    // bindings_cache.cpp
 void bind_program(nb::module_& m);  // bindings_program.cpp
 void bind_roof(nb::module_& m);     // bindings_roof.cpp
+void bind_sample(nb::module_& m);   // bindings_sample.cpp
 void bind_weight(nb::module_& m);   // bindings_weight.cpp
 
 }  // namespace quire

@@ -13,6 +13,7 @@
 #include "panel.h"
 #include "part.h"
 #include "qformat.h"
+#include "sample_args.h"
 #include "threads.h"
 
 namespace quire {
@@ -112,7 +113,8 @@ struct RoofMultiply {
     X(rope_store, RopeStore) \
     X(attention, Attention) \
     X(roof_read, RoofRead) \
-    X(roof_multiply, RoofMultiply)
+    X(roof_multiply, RoofMultiply) \
+    X(sample, Sample)
 // clang-format on
 
 struct Kernels {

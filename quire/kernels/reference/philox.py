@@ -10,6 +10,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _MASK = 0xFFFFFFFF
 _ROUNDS = 10
+NUM_BITS = 53
 
 Words = tuple[int, int, int, int]
 
@@ -25,11 +26,16 @@ def philox(counter: Words, key: tuple[int, int]) -> Words:
     return c0, c1, c2, c3
 
 
-def uniform(seed: int, index: int, position: int) -> float:
-    """A float64 in [0, 1) with 53 random bits, for one draw of one sample.
+def random_bits(seed: int, index: int, position: int) -> int:
+    """An integer of 53 random bits, for one draw of one sample.
 
     `seed` is any 64-bit integer (negative ones wrap), `index` the sample, `position` the drawn token's place.
     """
     key = (seed & _MASK, (seed >> 32) & _MASK)
     high, low, _, _ = philox((position & _MASK, position >> 32, index & _MASK, 0), key)
-    return ((high >> 5) * 2**26 + (low >> 6)) / 2**53
+    return (high >> 5) << 26 | low >> 6
+
+
+def uniform(seed: int, index: int, position: int) -> float:
+    """The same number as a float64 in [0, 1)."""
+    return float(random_bits(seed, index, position) / 2.0**NUM_BITS)
