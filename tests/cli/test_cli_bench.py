@@ -261,3 +261,29 @@ def test_kv_waste_of_no_trace_is_one_sentence(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "the trace cannot be read" in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_kernels_and_quality_say_what_they_cannot_do() -> None:
+    for arguments, words in (
+        (["kernels", "--shape", "gpt-5"], "qwen3-0.6b"),
+        (["kernels", "--rows", "one"], "such as 1,8,32"),
+        (["kernels", "--format", "int3"], "int4-g32"),
+        (["quality", "--variants", "int3"], "int4-g32/int8-g128"),
+        (["quality", "--window", "2"], "--window and --stride"),
+        (["quality", "--text", "/does/not/exist"], "--text cannot be read"),
+    ):
+        result = CliRunner().invoke(app, ["bench", *arguments])
+        assert result.exit_code != 0
+        assert words in result.output
+
+
+def test_quality_of_a_text(tmp_path: Path) -> None:
+    text = tmp_path / "story.txt"
+    text.write_text("Once upon a time there was a small dog. " * 8, encoding="utf-8")
+    arguments = ["bench", "quality", "--text", str(text), "--window", "32", "--variants", "int8-g128", "--threads", "2"]
+    shown = CliRunner().invoke(app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "int8-g128" in shown.output
+    result = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
+    assert result["text"] == "story.txt"
+    assert result["rows"][0]["top1_percent"] > 50

@@ -105,6 +105,38 @@ def kernels(
         typer.echo(json.dumps(result))
 
 
+@bench.command()
+def quality(
+    model: Annotated[
+        str | None, typer.Argument(help="A folder or hub id. Default: bundled.", metavar="[MODEL]")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option("--text", help="UTF-8 text to read. Default: drawn by the model at temperature 1.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", help="Most tokens of the text.")] = 20_000,
+    window: Annotated[
+        int | None, typer.Option("--window", help="Tokens read together. Default: the context, at most 1024.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option("--stride", help="From one window to the next. Default: half a window.")
+    ] = None,
+    variants: Annotated[
+        str,
+        typer.Option("--variants", help="Number formats, with commas, such as int8-g128,int4-g32/int8. Default: many."),
+    ] = "",
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="Compute threads. Default: the cores this process may use.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a hub id.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What number formats cost: perplexity, KL divergence and top-1 agreement against bfloat16, on a text."""
+    from quire.cli.bench.quality import Asked, lines, run
+
+    result = run(Asked(model, revision, text, tokens, window, stride, variants, threads), tell)
+    typer.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+
+
 @bench.command("kv-waste")
 def kv_waste(
     trace: Annotated[Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake .jsonl.")],
