@@ -13,7 +13,7 @@ from quire.model_spec import ModelSpec
 from quire.precision import Precision
 from quire.settings import EngineSettings, check
 
-BYTES = {"bfloat16": 2, "float32": 4}
+KV_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
 GROUP_SIZE = {"int8": 128, "int4": 32}  # where --quantization-group-size says nothing
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
@@ -145,9 +145,14 @@ def weight_bytes(spec: ModelSpec, precision: Precision, head_precision: Precisio
 
 
 def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str) -> int:
-    """Bytes of one KV block over all layers. In a page V's head_dim is padded to a multiple of 16, K's is not."""
-    padded = -(-spec.head_dim // 16) * 16
-    return block_size * spec.num_layers * spec.num_kv_heads * (spec.head_dim + padded) * BYTES[dtype]
+    """Bytes of one KV block over all layers.
+
+    In a page V's head_dim is padded to a multiple of 16, K's to whole words of 4 bytes; int8 has a word of two scales
+    for each token and kv head.
+    """
+    size, head_dim = KV_BYTES[dtype], spec.head_dim
+    keys, values = -(-head_dim * size // 4) * 4, -(-head_dim // 16) * 16 * size
+    return block_size * spec.num_layers * spec.num_kv_heads * (keys + values + (4 if dtype == "int8" else 0))
 
 
 def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:

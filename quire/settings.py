@@ -54,7 +54,9 @@ class EngineSettings:
         None, "Memory for the KV cache in bytes. Default: a quarter of what is free after the weights, capped at need."
     )
     kv_cache_dtype: str = option(
-        "auto", "Number format of the KV cache; auto follows dtype.", choices=("auto", "bfloat16", "float32")
+        "auto",
+        "Number format of the KV cache; auto follows dtype. int8 has a scale for each token and head.",
+        choices=("auto", "bfloat16", "float32", "int8"),
     )
     block_size: int = option(16, "Tokens per KV block; a multiple of 16.")
     threads: int | None = option(None, "Compute threads. Default: the cores this process may use.")

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Any
 
 from quire.model_spec import ModelSpec
-from quire.ops.device import Device
 from quire.ops.linear import PACKED_LAYOUT, PackedWeight, from_buffer
 from quire.plan import Plan
 from quire.weights import packed_file

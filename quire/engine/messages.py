@@ -46,7 +46,7 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine will answer requests from now on. `isa` and `kernels` were chosen at run time; `notes` are for people."""
+    """The engine answers requests from now on. `isa` and `kernels` were chosen at run time; `notes` are for people."""
 
     isa: str
     kernels: tuple[tuple[str, str, str], ...]

@@ -5,7 +5,7 @@
     end    the index: JSON {"identity": {...}, "weights": {key: [outputs, inputs, dtype, group size, symmetric, begin,
            length, [CRC of each CHUNK_BYTES]]}}
 
-Knows: the file, and every check before a byte of it is used. Does not know: how a weight's bytes lie, or who packs them.
+Knows: the file, and every check before a byte of it is used. Does not know: how a weight's bytes lie, who packs them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 MAGIC = b"quire-w1"
 PROLOGUE = struct.Struct("<8sQQI36x")
@@ -33,7 +32,7 @@ MAX_INDEX_BYTES = 64 * 2**20
 CHUNK_BYTES = 2 * 2**20  # read and checked at a time; large enough for a huge page, small enough to share among threads
 HUGE_PAGE = 2 * 2**20
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = Any  # a C-contiguous array of uint8
 Identity = Mapping[str, Any]
 
 
@@ -83,14 +82,14 @@ def _index(file: int, size: int, identity: Identity) -> dict[str, Entry]:
     if len(raw) < PROLOGUE.size or raw[: len(MAGIC)] != MAGIC:
         raise UnusableFile("it is no file of packed weights")
     _, begin, length, checksum = PROLOGUE.unpack(raw)
-    if not (BODY_BEGIN <= begin and length <= MAX_INDEX_BYTES and begin + length == size):
+    if not (begin >= BODY_BEGIN and length <= MAX_INDEX_BYTES and begin + length == size):
         raise UnusableFile("it is truncated or damaged")
     text = os.pread(file, length, begin)
     if len(text) != length or zlib.crc32(text) != checksum:
         raise UnusableFile("its index is damaged")
     try:
         index = json.loads(text)
-        entries = {key: Entry(*fields[:-1], tuple(fields[-1])) for key, fields in index["weights"].items()}
+        entries = {key: _entry(fields) for key, fields in index["weights"].items()}
         found = index["identity"]
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError):
         raise UnusableFile("its index is damaged") from None
@@ -100,6 +99,11 @@ def _index(file: int, size: int, identity: Identity) -> dict[str, Entry]:
     if not all(_fits(entry, begin) for entry in entries.values()):
         raise UnusableFile("its index is damaged")
     return entries
+
+
+def _entry(fields: Any) -> Entry:
+    outputs, inputs, dtype, group_size, symmetric, begin, length, checksums = fields
+    return Entry(outputs, inputs, dtype, group_size, symmetric, begin, length, tuple(checksums))
 
 
 def _fits(entry: Entry, end: int) -> bool:
@@ -114,7 +118,7 @@ def _fits(entry: Entry, end: int) -> bool:
 
 
 def _huge_pages(size: int) -> Bytes:
-    """Memory of our own that begins at a huge page; a decode step reads every weight once, and pages of 4 KiB cost it."""
+    """Memory of our own that begins at a huge page: a decode step reads every weight, and small pages slow it down."""
     pages = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # advice only: a refusal costs speed, not results

@@ -34,8 +34,10 @@ FORMS = {
     "bfloat16": {"dtype": "bfloat16"},
     "float32": {"dtype": "float32"},
     "int8": {"quantization": "int8"},
+    "int8-kv": {"kv_cache_dtype": "int8"},
     "int4": {"quantization": "int4", "quantization_group_size": 64, "head_quantization": "int4"},
 }
+KV_DTYPES = {"float32": "float32", "int8-kv": "int8"}
 # Every company for the plain formats; for the others the smallest pieces, and the fullest pool.
 CASES = [
     (form, *company)
@@ -100,7 +102,7 @@ def alone(folder: Path, form: str, requests: list[Request]) -> Answers:
 
 def make_engine(folder: Path, form: str, num_blocks: int = 2000, **options: object) -> Engine:
     spec = read_model_spec(folder)
-    kv_bytes = num_blocks * kv_block_bytes(16, spec, "float32" if form == "float32" else "bfloat16")
+    kv_bytes = num_blocks * kv_block_bytes(16, spec, KV_DTYPES.get(form, "bfloat16"))
     settings = EngineSettings(**FORMS[form], max_num_seqs=32, kv_cache_memory_bytes=kv_bytes, **options)  # type: ignore[arg-type]
     return build_engine(plan(settings, probe(), spec), folder).engine
 

@@ -1,4 +1,4 @@
-"""`--quantization-cache`: the second start quantizes nothing and says the same; whatever is wrong with the file, it serves."""
+"""`--quantization-cache`: the second start quantizes nothing and answers the same, whatever is wrong with the file."""
 
 from __future__ import annotations
 
@@ -97,9 +97,7 @@ def another_shape(path: Path) -> None:
     raw = path.read_bytes()
     _, begin, length, _ = packed_file.PROLOGUE.unpack(raw[:64])
     index = json.loads(raw[begin : begin + length])
-    entries = {
-        key: (fields, raw[fields[5] : fields[5] + fields[6]]) for key, fields in index["weights"].items()
-    }
+    entries = {key: (fields, raw[fields[5] : fields[5] + fields[6]]) for key, fields in index["weights"].items()}
     writer = packed_file.Writer(path, index["identity"])
     for key, (fields, data) in entries.items():
         writer.add(key, (fields[0], fields[1] + 1000), tuple(fields[2:5]), memoryview(data))

@@ -40,8 +40,9 @@ def resident(name):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 folder = Path(sys.argv[1])
-options = dict(quantization=sys.argv[2], max_num_batched_tokens=16, max_num_seqs=1, quantization_cache=sys.argv[3] or None)
-chosen = plan(EngineSettings(**options), probe(), read_model_spec(folder))
+options = dict(quantization=sys.argv[2], quantization_cache=sys.argv[3] or None)
+settings = EngineSettings(**options, max_num_batched_tokens=16, max_num_seqs=1)
+chosen = plan(settings, probe(), read_model_spec(folder))
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 before = resident("VmRSS")
 built = build_engine(chosen, folder)

@@ -1,4 +1,4 @@
-"""Quantized models against float models of the same numbers: the weights unpacked, written as a checkpoint, read exactly.
+"""Quantized models against float models of the same numbers: weights unpacked, written as a checkpoint, read exactly.
 
 What is left between the two is the rounding of activations to 8 bits.
 """
@@ -24,7 +24,14 @@ pytest.importorskip("transformers")
 package = pytest.importorskip("safetensors.numpy")
 
 INT8, INT4 = Precision("int8", 128), Precision("int4", 32)
-PRECISIONS = [INT8, Precision("int8"), Precision("int8", 32), INT4, Precision("int4", 128), Precision("int4", 64, False)]
+PRECISIONS = [
+    INT8,
+    Precision("int8"),
+    Precision("int8", 32),
+    INT4,
+    Precision("int4", 128),
+    Precision("int4", 64, False),
+]
 BIASED = {"llama": {"attention_bias": True, "mlp_bias": True}, "qwen2": {}, "qwen3": {}}
 IDS = [random.Random(place).randrange(300) for place in range(60)]
 
@@ -56,7 +63,9 @@ def checkpoint_of(folder: Path) -> dict[str, np.ndarray]:
 def float_logits(folder: Path, stage: Stage) -> np.ndarray:
     """What an exact model of the same numbers answers; the folder's checkpoint is replaced."""
     tensors = checkpoint_of(folder)
-    matrices = {name: np.ascontiguousarray(array) for name, array in unpacked(stage.model, stage.device, stage.spec).items()}
+    matrices = {
+        name: np.ascontiguousarray(array) for name, array in unpacked(stage.model, stage.device, stage.spec).items()
+    }
     assert set(matrices) == {name for name, array in tensors.items() if array.ndim == 2}
     package.save_file({**tensors, **matrices}, folder / "model.safetensors", metadata={"format": "pt"})
     with Stage(folder) as exact:

@@ -12,7 +12,8 @@ from quire.errors import InvalidSetting, NotEnoughMemory, StartError
 from quire.hardware import Hardware, probe
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.kv_cache import block_nbytes
-from quire.plan import KV_SHARE, Plan, kv_block_bytes, plan
+from quire.plan import KV_SHARE, Plan, kv_block_bytes, plan, weight_bytes
+from quire.precision import Precision
 from quire.settings import EngineSettings, ServerSettings, check, flag
 
 GIB = 2**30
@@ -71,6 +72,15 @@ def test_a_context_that_the_pool_cannot_hold_is_cut_with_a_note_or_refused(spec:
         (EngineSettings(max_model_len=9000), InvalidSetting, "8192"),
         (EngineSettings(block_size=24), InvalidSetting, "--block-size"),
         (EngineSettings(dtype="fp8"), InvalidSetting, "bfloat16, float32"),
+        (EngineSettings(quantization="int3"), InvalidSetting, "none, int8, int4"),
+        (EngineSettings(head_quantization="int2"), InvalidSetting, "auto, none, int8, int4"),
+        (EngineSettings(quantization="int8", quantization_group_size=48), InvalidSetting, "32, 64, 128, or 0"),
+        (EngineSettings(quantization="int8", quantization_group_size=True), InvalidSetting, "32, 64, 128, or 0"),
+        (EngineSettings(quantization_group_size=64), InvalidSetting, "needs --quantization"),
+        (EngineSettings(quantization_cache="kept"), InvalidSetting, "--quantization-cache needs --quantization"),
+        (EngineSettings(dtype="float32", quantization="int4"), InvalidSetting, "--dtype float32 and --quantization"),
+        (EngineSettings(dtype="float32", head_quantization="int8"), InvalidSetting, "and --head-quantization"),
+        (EngineSettings(kv_cache_dtype="int4"), InvalidSetting, "auto, bfloat16, float32, int8"),
         (EngineSettings(max_num_seqs=0), InvalidSetting, "--max-num-seqs"),
         (EngineSettings(threads=0), InvalidSetting, "--threads"),
         (EngineSettings(kv_cache_memory_bytes=2**50), NotEnoughMemory, "--kv-cache-memory-bytes"),
@@ -121,9 +131,58 @@ def test_this_machine_can_be_probed() -> None:
     assert 0 < found.memory_available_bytes <= found.memory_total_bytes
 
 
-@pytest.mark.parametrize("head_dim", [8, 16, 64, 80, 96, 128])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("head_dim", [6, 8, 16, 64, 80, 96, 128])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "int8"])
 def test_the_plan_counts_blocks_as_the_cache_makes_them(spec: ModelSpec, head_dim: int, dtype: str) -> None:
     shaped = replace(spec, head_dim=head_dim)
     made = block_nbytes(shaped.num_layers, 32, shaped.num_kv_heads, head_dim, dtype)
     assert kv_block_bytes(32, shaped, dtype) == made
+
+
+BF16 = Precision("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("options", "layers", "head"),
+    [
+        ({}, BF16, BF16),
+        ({"dtype": "float32"}, Precision("float32"), Precision("float32")),
+        ({"quantization": "int8"}, Precision("int8", 128), Precision("int8", 128)),
+        ({"quantization": "int4"}, Precision("int4", 32), Precision("int8", 128)),
+        ({"quantization": "int4", "quantization_group_size": 0}, Precision("int4"), Precision("int8", 128)),
+        ({"quantization": "int4", "head_quantization": "int4"}, Precision("int4", 32), Precision("int4", 32)),
+        ({"quantization": "int8", "head_quantization": "none"}, Precision("int8", 128), BF16),
+        ({"head_quantization": "int8"}, BF16, Precision("int8", 128)),
+    ],
+)
+def test_what_is_asked_becomes_a_precision_of_layers_and_of_head(
+    spec: ModelSpec, options: dict[str, object], layers: Precision, head: Precision
+) -> None:
+    made = plan(EngineSettings(**options), MACHINE, spec)  # type: ignore[arg-type]
+    assert (made.precision, made.head_precision) == (layers, head)
+    assert made.weights == weight_bytes(spec, layers, head)
+
+
+def test_bytes_of_the_published_shape(tmp_path: Path) -> None:
+    """Llama 3.1 8B: embedding and head hold 0.525 G of the 8.03 G parameters each; a token reads one of the two."""
+    values = {**CONFIG, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    values |= {"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    made = plan(
+        EngineSettings(quantization="int4"),
+        replace(MACHINE, memory_available_bytes=64 * GIB),
+        read_model_spec(tmp_path),
+    )
+    in_layers, in_head = 6_979_321_856, 525_336_576
+    assert made.weights.layers == pytest.approx(in_layers * (4 + 16 / 32) / 8, rel=5e-3)  # panels are filled up
+    assert made.weights.embeddings == pytest.approx(2 * in_head * (8 + 16 / 128) / 8, rel=1e-3)
+    assert made.weights.vectors == 4 * 4096 * 65
+    assert made.weights.per_token == made.weights.total - made.weights.embeddings // 2
+
+
+def test_a_precision_says_what_it_is() -> None:
+    made = [Precision("float32"), Precision("int8"), Precision("int8", 128), Precision("int4", 32, False)]
+    assert [str(each) for each in made] == [
+        "float32", "int8, one scale a row", "int8, groups of 128", "int4, groups of 32, asymmetric",
+    ]  # fmt: skip
+    assert [each.tag for each in made] == ["float32", "int8", "int8-g128", "int4-g32a"]

@@ -1,4 +1,4 @@
-"""The file of packed weights: what was written comes back; anything else is refused before it is used, in a few words."""
+"""The file of packed weights: what was written comes back; anything else is refused before it is used."""
 
 from __future__ import annotations
 
