@@ -5,16 +5,17 @@
 // rows and the pool included, beside the peak and the plain read rate of the same second:
 //   rows       1     2     8     32    512
 //            101    99    87     -      -    % of DRAM read (30 GB/s)
-//              -     -     -    90     92 90 92 85 (the four layers)    % of 454 GFLOP/s
+//              -     -     -    90     92 90 92 85 (the four layers)    % of 454 GFLOP/s; at 512 each layer's best of six runs beside
+// the median peak; the median over whole steps, the head with one row in it, is 87
 // One thread, layers of 8160 x 2048, an earlier run: rows 1 4 8 16 32 64 128: avx512 25 97 179 204 208 209 213 GFLOP/s,
 // avx2 23 79 92 90 92 96 97 (float32 peak 117), generic 23 33 31 33 32 33 31.
 // Versions tried, avx512:
 //   8 steps of 24 multiplies are 50 ns, less than the way to DRAM; and memory and arithmetic took turns. Now the first tiles fetch
 //     the next cache block while they compute on this one: into L1 175 GFLOP/s at 16 rows, into L2 (prefetcht1) 215
 //   6 to 8 rows: the next cache block into L2 208 at 8 rows, 32 steps ahead into L1 159
-//   4 rows, one thread, % of DRAM read: 32 steps ahead into L1 89, 48 steps prefetchnta 93 (but it would keep small models out of
-//     the last cache), 128 steps 83, next cache block into L2 69, no prefetch 58
-//   1 row: no prefetch 99, 32 steps ahead into L1 89 (one thread) and 96 (two), into L2 75
+//   4 rows, one thread, % of DRAM read: 32 steps ahead into L1 89, 48 steps prefetchnta 93 (but it may keep small models out of
+//     the last cache), 128 steps 83, next cache block into L2 69; another run: no prefetch 58, 32 steps ahead 70
+//   1 row, one thread / two: no prefetch 99 / 99, 32 steps ahead into L1 89 / 96, 64 steps ahead into L2 75 / 97
 //   cache blocks of 512 steps instead of 256: the same within 2 %
 //   a last panel of 16 columns computed whole, and rows interleaved one by one: 84-88 % instead of 90 % at 512 rows, 1024 outputs
 #include "gemm.h"

@@ -1,6 +1,7 @@
 // Memory of the kernels: anonymous mappings on huge pages, and the scratch that a device keeps between launches.
 // Measured (two cores of Zen 4, THP on "madvise", smaps): every whole 2 MiB of a mapping is really huge. First touch by two threads:
-// 0.15 s a GiB, with 4 KiB pages 0.42-0.67 s. One row of bf16 weights streams at 98 % of the read rate, from 4 KiB pages at 75-89 %.
+// 0.15 s a GiB, with 4 KiB pages 0.42-0.67 s; 2.8 s once, when the process was the first to use that memory of the virtual machine.
+// One row of bf16 weights, runs in pairs on a loaded machine: 91 and 105 % of the read rate, from 4 KiB pages 75 and 89 %.
 // Versions tried: MADV_POPULATE_WRITE first, by one or two threads: 0.11 s, then 0.05 s to write: the same 0.15 s, so packing
 // touches first. Rounding every mapping up to 2 MiB: the last part of a weight (3 % of Qwen3-0.6B's) stays on 4 KiB pages; 0.2 GB.
 // Knows: bytes. Does not know: what they mean.

@@ -5,10 +5,11 @@
 // this pool are seen on one core is one of them told to leave the cores that the others stand on; that holds until they meet
 // again. The mask is asked of the launching thread, whose own is never changed, each time: cpusets and taskset are obeyed, also later.
 //
-// Why: a kernel may wake a thread on the core of the one that wakes it and leave the two there for hundreds of milliseconds
-// (seen on a virtual machine whose kernel packs threads onto few virtual cores). Two threads, 32 rows, 2 cores of Zen 4:
-// 186-200 GFLOP/s when so packed, 398-408 with this or with one thread pinned to each core; beside a process that keeps one core
-// busy the two threads had 1.0 cores of the two, and 1.25-1.4 with this. Pinning for good was not taken for the reasons above.
+// Why: two threads, 32 rows, 2 cores of Zen 4, a virtual machine whose kernel packs threads onto few virtual cores (sched_vcpu_pack):
+// runs of the same program gave 186-208 GFLOP/s, one core's worth, or 400; with this 398-408 in runs on a free machine, with threads
+// pinned 405-418. That the two shared a core is inferred from the rate and from CPU time (0.98-1.13 of 2 cores, with this 1.25-1.42,
+// machine not free); it was not seen. On a loaded machine this too fell to one core's worth (173-210), and so did pinning (176);
+// beside one spinning process it was within the noise of doing nothing. Pinning for good was not taken for the reasons above.
 // Costs: sched_getcpu and a look at one cache line a worker and launch; a launch stays at 0.5 us.
 // Knows: Linux's scheduler calls; elsewhere it does nothing. Does not know: launches.
 #pragma once
