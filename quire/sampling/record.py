@@ -45,14 +45,23 @@ def inverse_temperature(params: SamplingParams) -> float:
 
 
 def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int) -> bytes:
-    row = np.zeros(1, ROW)
-    row["seed"] = (params.seed or 0) & _SEED_BITS
-    row["top_p"], row["min_p"] = params.top_p, params.min_p
-    row["presence"], row["frequency"] = params.presence_penalty, params.frequency_penalty
-    row["repetition"] = max(params.repetition_penalty, LEAST_REPETITION)
-    row["inv_temperature"] = inverse_temperature(params)
-    row["top_k"] = max(params.top_k, 0)
-    row["num_top"] = -1 if params.logprobs is None else params.logprobs
-    row["given"] = -1
-    row["num_draws"], row["num_bias"] = num_draws, num_bias
-    return row.tobytes()
+    """One record of `ROW`; its first draw and first bias depend on its company and are set there."""
+    row = (
+        (params.seed or 0) & _SEED_BITS,
+        0,
+        params.top_p,
+        params.min_p,
+        params.presence_penalty,
+        params.frequency_penalty,
+        max(params.repetition_penalty, LEAST_REPETITION),
+        inverse_temperature(params),
+        max(params.top_k, 0),
+        -1 if params.logprobs is None else params.logprobs,
+        -1,
+        0,
+        0,
+        num_draws,
+        0,
+        num_bias,
+    )
+    return np.array(row, ROW).tobytes()

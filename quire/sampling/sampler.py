@@ -42,7 +42,8 @@ class Sampler:
 
     A sequence shows the same `Draw` object step after step, its history growing; so whatever depends on the object
     alone is made once, and tokens are counted as they come. What no longer stands in the step's slice is forgotten: a
-    sequence that comes back is prepared, and its history counted, again (0.4 ms for 100,000 tokens).
+    sequence that comes back is prepared, and its history counted, again (5 ms for 100,000 tokens, 70,000 of them
+    different; where they repeat as in text, far less). Penalties then cost some 10 ns a different token and step.
     """
 
     __slots__ = ("_batches", "_device")

@@ -30,7 +30,11 @@ struct Row {
     int32_t* ids;       // [vocab + kLanes] candidates, ascending
     float* values;      // [vocab + kLanes]
     uint64_t* weights;  // [vocab + kLanes]
+    float* few_values;  // [vocab + kLanes] those of them that a cut is searched among
+    uint64_t* few_weights;
     float* undo;        // what adjusted logits were before
+    float summed_at;    // the inverse temperature of `sums`; 0: they are of other logits
+    uint64_t summed;    // the weight of the whole row there
 
     int64_t size_of(int64_t block) const { return block + 1 < num_blocks ? kBlock : vocab - block * kBlock; }
 };
@@ -97,7 +101,8 @@ inline int32_t first_of(const Row& row, float peak) {
 }
 
 // Fills sums; the weight of the whole row.
-inline uint64_t find_sums(const Row& row, float peak, float inv_temperature) {
+inline uint64_t find_sums(Row& row, float peak, float inv_temperature) {
+    if (row.summed_at == inv_temperature) return row.summed;
     over_blocks(row, [&](int64_t begin, int64_t end) {
         const Vec top = set1(peak), scale = set1(inv_temperature);
         for (int64_t b = begin; b < end; ++b) {
@@ -117,7 +122,8 @@ inline uint64_t find_sums(const Row& row, float peak, float inv_temperature) {
     });
     uint64_t weight = 0;
     for (int64_t b = 0; b < row.num_blocks; ++b) weight += row.sums[b];
-    return weight;
+    row.summed_at = inv_temperature;
+    return row.summed = weight;
 }
 
 // Floats as integers of the same order; -0 is 0.
@@ -159,18 +165,50 @@ inline Cut find_cut(const float* values, const uint64_t* weights, int64_t n, uin
     return {prefix, target};
 }
 
-// Drops the candidates beyond the cut; how many are left.
-inline int64_t keep(const Row& row, Cut cut, bool weighted, int64_t n) {
+// Which of kBins equal steps below the peak each of x[0, n) stands in, n <= 64; `scale` is steps per unit.
+inline void find_bins(const float* x, int n, float peak, float scale, int32_t* bins) {
+    for (int i = 0; i < n; ++i) {
+        const float steps = (peak - x[i]) * scale;
+        bins[i] = steps < float(kBins - 1) ? int32_t(steps) : kBins - 1;
+    }
+}
+
+// find_cut of n weighted candidates. Where there are many, one pass over equal steps of the logit leaves few for the exact search: the
+// upper bits of a float tell too little about them.
+inline Cut find_weighted_cut(const Row& row, int64_t n, uint64_t target, float peak, float inv_temperature) {
+    if (n < 2 * kBins) return find_cut(row.values, row.weights, n, target, row.bins);
+    const float scale = float(kBins) / 30.0f * inv_temperature;
+    int32_t bins[64];
+    memset(row.bins, 0, kBins * sizeof(uint64_t));
+    for (int64_t i = 0; i < n; i += 64) {
+        const int num = int(n - i < 64 ? n - i : 64);
+        find_bins(row.values + i, num, peak, scale, bins);
+        for (int j = 0; j < num; ++j) row.bins[bins[j]] += row.weights[i + j];
+    }
+    int32_t bin = 0;
+    while (row.bins[bin] < target) target -= row.bins[bin++];
+    int64_t few = 0;
+    for (int64_t i = 0; i < n; i += 64) {
+        const int num = int(n - i < 64 ? n - i : 64);
+        find_bins(row.values + i, num, peak, scale, bins);
+        for (int j = 0; j < num; ++j) {
+            row.few_values[few] = row.values[i + j];
+            row.few_weights[few] = row.weights[i + j];
+            few += bins[j] == bin;
+        }
+    }
+    return find_cut(row.few_values, row.few_weights, few, target, row.bins);
+}
+
+// Drops the candidates beyond the cut (of a search without weights); how many are left.
+inline int64_t keep(const Row& row, Cut cut, int64_t n) {
     int64_t kept = 0;
     for (int64_t i = 0; i < n; ++i) {
         const uint32_t key = key_of(row.values[i]);
-        const uint64_t weight = weighted ? row.weights[i] : 1;
         if (key < cut.key || (key == cut.key && cut.need == 0)) continue;
-        if (key == cut.key) cut.need -= weight < cut.need ? weight : cut.need;
+        cut.need -= key == cut.key;
         row.ids[kept] = row.ids[i];
-        row.values[kept] = row.values[i];
-        if (weighted) row.weights[kept] = weight;
-        ++kept;
+        row.values[kept++] = row.values[i];
     }
     return kept;
 }
@@ -185,28 +223,60 @@ inline int64_t collect(const Row& row, float least) {
     return n;
 }
 
+// How many logits are at least `least`.
+inline int64_t count_above(const Row& row, float least) {
+    int64_t n = 0;
+    for (int64_t b = 0; b < row.num_blocks; ++b) {
+        if (row.peaks[b] < least) continue;
+        const float* x = row.x + b * kBlock;
+        const int64_t size = row.size_of(b);
+        Vec lanes = zero();
+        int64_t i = 0;
+        for (; i + kLanes <= size; i += kLanes) lanes = add(lanes, below(load(x + i), set1(least), zero(), set1(1.0f)));
+        n += int64_t(sum(lanes));
+        for (; i < size; ++i) n += x[i] >= least;
+    }
+    return n;
+}
+
+// A value that at least k logits reach, and not many more; -inf where such a one is not found soon. Bisection over [.., peak].
+inline float bisect(const Row& row, float peak, int64_t k) {
+    float low = peak - 1.0f, high = peak;
+    for (int step = 0; count_above(row, low) < k; ++step) {
+        if (step == 8) return -kInfinity;
+        high = low;
+        low = peak - 2.0f * (peak - low);
+    }
+    for (int step = 0; step < 6; ++step) {
+        const float middle = low + (high - low) * 0.5f;
+        const int64_t n = count_above(row, middle);
+        if (n < k) high = middle;
+        else low = middle;
+        if (n >= k && n < k + k / 4) break;
+    }
+    return low;
+}
+
 // Candidates: the k largest, 1 <= k.
-inline int64_t collect_best(const Row& row, int64_t k) {
+inline int64_t collect_best(const Row& row, float peak, int64_t k) {
     if (k >= row.vocab) return collect(row, -kInfinity);
-    float least = -kInfinity;  // when k comes near the number of blocks the bound is worth nothing
-    if (4 * k <= 3 * row.num_blocks) least = value_of(find_cut(row.peaks, nullptr, row.num_blocks, uint64_t(k), row.bins).key);
+    const bool few = 4 * k <= 3 * row.num_blocks;  // else the k-th largest peak bounds little, or there is none
+    const float least = few ? value_of(find_cut(row.peaks, nullptr, row.num_blocks, uint64_t(k), row.bins).key) : bisect(row, peak, k);
     const int64_t n = collect(row, least);
-    return n == k ? n : keep(row, find_cut(row.values, nullptr, n, uint64_t(k), row.bins), false, n);
+    return n == k ? n : keep(row, find_cut(row.values, nullptr, n, uint64_t(k), row.bins), n);
 }
 
 // Weights of n candidates; those below `least` become 0. Their sum.
 inline uint64_t weigh_candidates(const Row& row, int64_t n, float peak, float inv_temperature, uint64_t least) {
     const Vec top = set1(peak), scale = set1(inv_temperature);
-    uint64_t sum = 0;
     for (int64_t i = 0; i < n; i += kLanes) {
-        float some[kLanes];
-        const int num = int(n - i < kLanes ? n - i : kLanes);
-        store(some, weigh(load_n(row.values + i, num), top, scale));
-        for (int j = 0; j < num; ++j) {
-            const uint64_t weight = fixed(some[j]);
-            row.weights[i + j] = weight < least ? 0 : weight;
-            sum += row.weights[i + j];
-        }
+        const Vec x = n - i < kLanes ? load_n(row.values + i, int(n - i)) : load(row.values + i);
+        store_fixed(row.weights + i, weigh(x, top, scale));
+    }
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        if (least > 0) row.weights[i] = row.weights[i] < least ? 0 : row.weights[i];
+        sum += row.weights[i];
     }
     return sum;
 }

@@ -4,8 +4,8 @@
 // same bits. A weight is at most 2^42 and a row has at most 2^20 of them, so that a sum fits 63 bits. What lies 29.8 below the
 // peak weighs nothing; half a million such tokens together would miss 6e-8 of the peak's weight.
 //
-//   weigh(x, peak, inv_temperature)   float32 weight in [0, 1]        fixed(w)  the integer, scalar
-//   Tally  no_tally() count(t, w) total(t)                            sums of fixed(lane of w)
+//   weigh(x, peak, inv_temperature)   float32 weight in [e^-30, 1]    fixed(w)  the integer, scalar; 0 for e^-30
+//   store_fixed(p, w)                 fixed(lane) of every lane       Tally  no_tally() count(t, w) total(t)  sums of them
 //   append_above(x, first, n, least, ids)  ids[...] = first + i for x[i] >= least, ascending; how many. May write kLanes more.
 //   forbid(x, bits, n)                x[i] = -inf where bit i of `bits` is 0, n <= 32
 // Versions tried: float64 sums in a fixed lane order (as fast, but tied to a lane count); scalar append (four times slower);
@@ -30,7 +30,7 @@ inline Vec weigh(Vec x, Vec peak, Vec inv_temperature) {
     p = add(mul(p, r), set1(1.6666665459e-1f));
     p = add(mul(p, r), set1(5.0000001201e-1f));
     p = add(add(mul(p, mul(r, r)), r), set1(1.0f));
-    return below(y, set1(-30.0f), zero(), scale_pow2(p, shifted, shifter));
+    return scale_pow2(p, shifted, shifter);
 }
 
 inline uint64_t bits_of(double x) {
@@ -49,6 +49,11 @@ inline Tally count(Tally t, Vec w) {
             _mm512_add_epi64(t.high, _mm512_cvtps_epi64(_mm512_extractf32x8_ps(scaled, 1)))};
 }
 inline uint64_t total(Tally t) { return uint64_t(_mm512_reduce_add_epi64(_mm512_add_epi64(t.low, t.high))); }
+inline void store_fixed(uint64_t* p, Vec w) {
+    const Tally t = count(no_tally(), w);
+    _mm512_storeu_si512(p, t.low);
+    _mm512_storeu_si512(p + 8, t.high);
+}
 
 inline int64_t append_above(const float* x, int64_t first, int64_t n, float least, int32_t* ids) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
@@ -84,6 +89,10 @@ inline uint64_t total(Tally t) {
     _mm256_storeu_si256((__m256i*)lanes, _mm256_add_epi64(t.low, t.high));
     return lanes[0] + lanes[1] + lanes[2] + lanes[3];
 }
+inline void store_fixed(uint64_t* p, Vec w) {
+    _mm256_storeu_si256((__m256i*)p, fixed_of(_mm256_castps256_ps128(w.v)));
+    _mm256_storeu_si256((__m256i*)(p + 4), fixed_of(_mm256_extractf128_ps(w.v, 1)));
+}
 #else
 struct Tally { uint64_t lanes[4]; };
 inline Tally no_tally() { return {{0, 0, 0, 0}}; }
@@ -92,6 +101,9 @@ inline Tally count(Tally t, Vec w) {
     return t;
 }
 inline uint64_t total(Tally t) { return t.lanes[0] + t.lanes[1] + t.lanes[2] + t.lanes[3]; }
+inline void store_fixed(uint64_t* p, Vec w) {
+    for (int i = 0; i < 4; ++i) p[i] = fixed(w.v[i]);
+}
 #endif
 
 inline int64_t append_above(const float* x, int64_t first, int64_t n, float least, int32_t* ids) {

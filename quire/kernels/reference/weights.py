@@ -41,5 +41,4 @@ def weigh(x_N: np.ndarray, peak: float, inv_temperature: float) -> np.ndarray:
         p_N = p_N * r_N + coefficient
     p_N = p_N * (r_N * r_N) + r_N + np.float32(1.0)
     weights_N = np.ldexp(p_N, i_N.astype(np.int32))
-    weights_N[y_N < LEAST] = 0.0
     return np.rint(weights_N.astype(np.float64) * UNIT).astype(np.int64)
