@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check fmt bench docs wheel train clean
+.PHONY: help install serve test check fmt bench isa sanitize docs wheel train clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -37,6 +37,30 @@ fmt: $(VENV)/.installed-test ## put the sources into their one form
 
 bench: $(VENV)/.installed ## measure the bundled model offline: make bench ARGS="MODEL --requests 32"
 	@$(BIN)/quire bench offline --json $(ARGS)
+
+# Processors without AVX, and with AVX2 but no AVX-512. Python itself runs there too, so a whole run takes some minutes;
+# hypothesis's many examples and the largest shapes are left out.
+ISA_CPUS := Nehalem Haswell
+ISA_TESTS ?= tests/ops
+isa: $(VENV)/.installed-test ## run the op tests on emulated older processors (qemu-user)
+	@command -v qemu-x86_64 >/dev/null || \
+		{ echo "make isa needs qemu-x86_64 (Debian: apt-get install qemu-user)" >&2; exit 2; }
+	$(BIN)/python -m pytest -q tests/test_isa_objects.py
+	for cpu in $(ISA_CPUS); do \
+		echo "on an emulated $$cpu" && qemu-x86_64 -cpu $$cpu $(BIN)/python -m pytest -q -x $(ISA_TESTS) $(ARGS) || exit 1; \
+	done
+
+# The package is built apart, with its own copy of the Python files; -S keeps the editable install out of the way.
+SANITIZED := build/sanitize
+sanitize: $(VENV)/.installed-test ## run the op tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	rm -rf $(SANITIZED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(SANITIZED) \
+		--config-settings=cmake.define.QUIRE_SANITIZE=ON --config-settings=cmake.build-type=None \
+		--config-settings=install.strip=false --config-settings=build-dir=build/sanitize-objects .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		PYTHONPATH=$(SANITIZED):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		$(BIN)/python -S -P -m pytest -q -p no:cacheprovider tests/ops $(ARGS)
 
 docs: $(VENV)/.installed ## write the generated pages of docs/ anew
 	@$(BIN)/python tools/docs.py
