@@ -1,4 +1,6 @@
-"""Writes text that the bundled model was not trained on: `python tools/held_out_text.py > text`, for `quire bench quality`.
+"""Writes text that the bundled model was not trained on, for `quire bench quality`.
+
+`python -m tools.held_out_text > text`
 
 Knows: the training mixture and a seed of its own. Does not know: models, tokens.
 """
