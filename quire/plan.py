@@ -14,7 +14,7 @@ from quire.precision import Precision
 from quire.settings import EngineSettings, check
 
 KV_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
-GROUP_SIZE = {"int8": 128, "int4": 32}  # where --quantization-group-size says nothing
+GROUP_SIZE = {"int8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k

@@ -35,7 +35,7 @@ class EngineSettings:
     quantization_group_size: int | None = option(
         None,
         "Inputs of a layer that share a scale: 32, 64 or 128, or 0 for one scale a row."
-        " Default: 128 for int8, 32 for int4.",
+        " Default: 0 for int8, 32 for int4.",
     )
     head_quantization: str = option(
         "auto",

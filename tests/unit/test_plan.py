@@ -147,12 +147,13 @@ BF16 = Precision("bfloat16")
     [
         ({}, BF16, BF16),
         ({"dtype": "float32"}, Precision("float32"), Precision("float32")),
-        ({"quantization": "int8"}, Precision("int8", 128), Precision("int8", 128)),
-        ({"quantization": "int4"}, Precision("int4", 32), Precision("int8", 128)),
-        ({"quantization": "int4", "quantization_group_size": 0}, Precision("int4"), Precision("int8", 128)),
+        ({"quantization": "int8"}, Precision("int8"), Precision("int8")),
+        ({"quantization": "int4"}, Precision("int4", 32), Precision("int8")),
+        ({"quantization": "int4", "quantization_group_size": 0}, Precision("int4"), Precision("int8")),
         ({"quantization": "int4", "head_quantization": "int4"}, Precision("int4", 32), Precision("int4", 32)),
-        ({"quantization": "int8", "head_quantization": "none"}, Precision("int8", 128), BF16),
-        ({"head_quantization": "int8"}, BF16, Precision("int8", 128)),
+        ({"quantization": "int8", "quantization_group_size": 128}, Precision("int8", 128), Precision("int8")),
+        ({"quantization": "int8", "head_quantization": "none"}, Precision("int8"), BF16),
+        ({"head_quantization": "int8"}, BF16, Precision("int8")),
     ],
 )
 def test_what_is_asked_becomes_a_precision_of_layers_and_of_head(
@@ -175,7 +176,7 @@ def test_bytes_of_the_published_shape(tmp_path: Path) -> None:
     )
     in_layers, in_head = 6_979_321_856, 525_336_576
     assert made.weights.layers == pytest.approx(in_layers * (4 + 16 / 32) / 8, rel=5e-3)  # panels are filled up
-    assert made.weights.embeddings == pytest.approx(2 * in_head * (8 + 16 / 128) / 8, rel=1e-3)
+    assert made.weights.embeddings == pytest.approx(2 * in_head, rel=1e-3)
     assert made.weights.vectors == 4 * 4096 * 65
     assert made.weights.per_token == made.weights.total - made.weights.embeddings // 2
 
