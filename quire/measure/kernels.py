@@ -20,7 +20,7 @@ from quire.ops import roof
 from quire.ops.device import Device
 
 OPS = ("linear", "attention", "rope_store", "rowwise")
-KV_DTYPES = ("bfloat16",)
+KV_DTYPES = ("bfloat16", "int8")
 GIGA = 1e9
 
 

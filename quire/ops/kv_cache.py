@@ -20,11 +20,11 @@ DTYPES = ("bfloat16", "float32", "int8")
 class KVCache:
     """Pages of keys and values of every layer: `num_blocks` blocks of `block_size` tokens.
 
-    `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16", "float32" or "int8": integers with
-    a bfloat16 scale for the keys and one for the values of each token and kv head. The memory is reserved at once and becomes resident as blocks are first written; a block lies in one piece (all layers), so
-    blocks handed out in ascending order touch little more than they use. A slot that was never written holds
-    anything. Raises ValueError for a size out of range or too large to count, MemoryError when the system refuses the
-    reservation.
+    `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16", "float32" or "int8": integers with a
+    bfloat16 scale for the keys and one for the values of each token and kv head. The memory is reserved at once and
+    becomes resident as blocks are first written; a block lies in one piece (all layers), so blocks handed out in
+    ascending order touch little more than they use. A slot that was never written holds anything. Raises ValueError for
+    a size out of range or too large to count, MemoryError when the system refuses the reservation.
     """
 
     __slots__ = ("block_size", "cpu", "dtype", "head_dim", "num_blocks", "num_kv_heads", "num_layers")

@@ -34,9 +34,9 @@ def rope_store(
     A row of qkv_TN (float32) is [Q*D q | G*D k | G*D v]. norm: x / sqrt(mean(x^2) + eps) * weight, per head.
     rotation: with x = (x1, x2), the halves of a head, (x1*cos - x2*sin, x2*cos + x1*sin), cos and sin (float32) by
     the token's position. slot = block * block_size + offset; positions and slots are int32, slots distinct. With
-    bfloat16 pages k and v are rounded once, to nearest even; with int8 pages to 1/127 of the largest of the head. All arrays contiguous. Raises TypeError for another type
-    or layout, ValueError for shapes that do not fit, a position outside the table, a slot outside the cache (before
-    anything is written).
+    bfloat16 pages k and v are rounded once, to nearest even; with int8 pages to integers times the head's scale, its
+    largest / 127. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes that do not
+    fit, a position outside the table, a slot outside the cache (before anything is written).
     """
     _cpu.rope_store(
         device.cpu, qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.cpu, layer, q_norm_D, k_norm_D, eps, q_out_TQD

@@ -63,7 +63,7 @@ def test_agrees_with_the_reference(isa, dtype, normed, head_dim):
     k, v = contents(kv, 1, data["slots_T"])
     expected_k, expected_v = contents(expected_kv, 1, data["slots_T"])
     np.testing.assert_array_equal(v, expected_v)
-    # A key may fall on the other side of a rounding boundary: one unit in the last of 8 bits (of the head's largest: int8).
+    # A key may fall on the other side of a rounding boundary: one unit in the last of 8 bits.
     unit = np.abs(expected_k).max(axis=-1, keepdims=True) / 126 if dtype == "int8" else 0
     error = 2**-7 * np.abs(expected_k) if dtype == "bfloat16" else 2e-6 * np.abs(expected_k)
     assert (np.abs(k - expected_k) <= error + unit + 4e-6).all()
