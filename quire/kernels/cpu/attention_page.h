@@ -45,7 +45,7 @@ struct Work {
     const int32_t* table;
     const uint32_t* pages;  // of this layer and the first kv head
     const uint32_t *k[kTilesPerStep], *v[kTilesPerStep];
-    const uint32_t* next[kTilesPerStep];        // pages of the key tile after this one, keys first, to be fetched meanwhile
+    const uint32_t* next[kTilesPerStep];        // pages that are read after these, keys first, to be fetched meanwhile
     int k_words, v_lines, scale_words;          // of a tile of 16 tokens; scale_words: where its scales lie
     typename T::Scales scales;
 

@@ -25,14 +25,12 @@ const uint32_t* page_of(const Work<T>& work, const KvView& kv, int token) {
     return work.pages + work.table[token / kv.block_size] * kv.block_stride + token % kv.block_size / kTileTokens * kv.tile_stride;
 }
 
-// Pages of the key tile at `tile_begin`, of the first kv head; beyond the last key there is nothing more to fetch.
+// Pages of the key tile at `tile_begin`, of the first kv head.
 template <class T>
 void find_pages(Work<T>& work, const KvView& kv, int tile_begin, int num_tiles) {
     for (int i = 0; i < kTilesPerStep; ++i) {
-        const int token = tile_begin + i * kTileTokens, next = token + kKeyTile;
-        work.k[i] = i < num_tiles ? page_of(work, kv, token) : work.k[0];
+        work.k[i] = i < num_tiles ? page_of(work, kv, tile_begin + i * kTileTokens) : work.k[0];
         work.v[i] = work.k[i] + kv.k_words;
-        work.next[i] = next < work.last_visible ? page_of(work, kv, next) : work.k[0];
     }
     work.scales.forget();
 }
@@ -43,9 +41,19 @@ void next_head(Work<T>& work, const KvView& kv) {
     for (int i = 0; i < kTilesPerStep; ++i) {
         work.k[i] += kv.head_stride;
         work.v[i] += kv.head_stride;
-        work.next[i] += kv.head_stride;
     }
     work.scales.forget();
+}
+
+// What is to be fetched meanwhile: the same tokens of the next kv head, or after the last head the next key tile of the first.
+// Beyond the last key there is nothing more to fetch.
+template <class T>
+void find_next(Work<T>& work, const KvView& kv, int tile_begin, bool last_head) {
+    for (int i = 0; i < kTilesPerStep; ++i) {
+        const int token = tile_begin + kKeyTile + i * kTileTokens;
+        if (!last_head) work.next[i] = work.k[i] + kv.head_stride;
+        else work.next[i] = token < work.last_visible ? page_of(work, kv, token) : work.k[0];
+    }
 }
 
 // One key tile for the rows of one kv head that see it.
@@ -70,6 +78,7 @@ void run_keys(Work<T>& work, const Attention& args, int begin, int end, State st
         const int num_tiles = (least(kKeyTile, end - tile_begin) + 15) / 16;
         find_pages(work, args.kv, tile_begin, num_tiles);
         for (int row = 0; row < work.num_rows; row += work.head_rows) {
+            find_next(work, args.kv, tile_begin, row + work.head_rows == work.num_rows);
             run_tile(work, row + first, row + work.head_rows, tile_begin, num_tiles, args.scale, state);
             next_head(work, args.kv);
         }
