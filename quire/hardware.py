@@ -15,7 +15,7 @@ NO_LIMIT_BYTES = 2**60  # cgroup v1 says "no limit" with a number near 2**63
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity, so cpusets too, and quotas."""
+    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity (cpusets too) and quotas."""
 
     cpu_model: str
     num_cores: int

@@ -18,7 +18,8 @@ CLEAR_MARGIN = 0.5  # logits by which the likeliest token leads: where it does, 
 def log_softmax(logits_RV: np.ndarray) -> np.ndarray:
     """Natural log probabilities, float64 [R, V]."""
     shifted_RV: np.ndarray = logits_RV.astype(np.float64) - logits_RV.max(axis=1, keepdims=True)
-    return shifted_RV - np.log(np.exp(shifted_RV).sum(axis=1, keepdims=True))
+    logs_RV: np.ndarray = shifted_RV - np.log(np.exp(shifted_RV).sum(axis=1, keepdims=True))
+    return logs_RV
 
 
 @dataclass(slots=True)
