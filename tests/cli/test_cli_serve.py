@@ -274,6 +274,38 @@ def test_doctor_reports_and_checks() -> None:
 
 
 @needs_model
+def test_quantized_weights_are_told_and_kept(tmp_path: Path) -> None:
+    options = ("--threads", "1", "--quantization", "int4", "--quantization-cache", str(tmp_path / "kept"))
+    with served(*options) as server:
+        told = server.wait_for(
+            r"^weights  int4, groups of 32; embedding and head int8, one scale a row; .* a token reads"
+        )
+        assert "MiB" in told.string
+        server.wait_for("^note     quantized weights kept for the next start: ")
+    done = subprocess.run(
+        command("doctor", "--json", *options),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["weights"]["layers"] == "int4, groups of 32"
+    assert report["weights"]["embedding_and_head"] == "int8, one scale a row"
+    assert report["weights"]["read_per_token_bytes"] <= report["memory"]["weights_bytes"]
+    assert report["notes"][0].startswith("quantized weights read from ")
+
+
+def test_options_that_contradict_each_other_are_one_sentence() -> None:
+    code, said = fail("serve", "--port", "0", "--dtype", "float32", "--quantization", "int4")
+    assert code == 2
+    assert "--dtype float32 and --quantization contradict each other" in said
+    assert said.count("\n") == 1
+
+
+@needs_model
 def test_an_instruction_set_that_is_none_is_refused() -> None:
     done = subprocess.run(
         command("run", "hi"),
