@@ -25,6 +25,10 @@ inline float exp_of(float x) {
 // Into L2 only: a core waits for at most some twenty lines into L1 (15 GB/s at DRAM's latency), and L1's own prefetchers follow.
 inline void fetch(const uint32_t* p) { __builtin_prefetch(p, 0, 2); }
 
+// From L2 to L1, kAhead words before they are needed: the first rows of a tile would wait for every line.
+constexpr int kAhead = 8;
+inline void fetch_near(const uint32_t* p) { __builtin_prefetch(p, 0, 3); }
+
 // scores[MR][NV * 16] = q[MR] . k[NV tiles of 16 tokens], `depth` words ascending. kFetch: the next tiles' keys meanwhile.
 template <class T, int MR, int NV, bool kFetch>
 inline void score_tile(Work<T>& work, int row, int tile) {
@@ -47,6 +51,7 @@ inline void score_tile(Work<T>& work, int row, int tile) {
             for (int j = 0; j < kN; ++j) keys[j] = T::load(k[j / kVecs] + w * 16 + j % kVecs * kLanes);
             if (kFetch && part == 0) {
                 for (int j = 0; j < NV; ++j) fetch(work.next[tile + j] + w * 16);
+                for (int j = 0; j < NV; ++j) fetch_near(k[j] + (w + kAhead) * 16);
             }
 #pragma GCC unroll 16
             for (int r = 0; r < MR; ++r) {
@@ -114,8 +119,12 @@ inline void weigh_tile(const Work<T>& work, int row, int num_words, int dim, int
             typename T::Word values[kN];
 #pragma GCC unroll 16
             for (int j = 0; j < kN; ++j) values[j] = T::load(v + j * kLanes);
-            if (kFetch && part == 0 && line + w < work.v_lines) {
-                for (int j = 0; j < kTilesPerStep; ++j) fetch(work.next[j] + work.k_words + (line + w) * 16);
+            if (kFetch && part == 0) {
+                const uint32_t* soon = work.v[(w + kAhead) / kWordsPerTile % kTilesPerStep] + (w + kAhead) % kWordsPerTile * work.padded_dim;
+                for (int j = 0; j < ND; ++j) fetch_near(soon + dim + j * 16);
+                if (line + w < work.v_lines) {
+                    for (int j = 0; j < kTilesPerStep; ++j) fetch(work.next[j] + work.k_words + (line + w) * 16);
+                }
             }
 #pragma GCC unroll 16
             for (int r = 0; r < MR; ++r) {
