@@ -12,6 +12,7 @@ from typing import Any
 
 from quire.errors import InvalidSetting
 from quire.measure.attention import attention_cases, store_cases
+from quire.measure.drawing import draw_cases
 from quire.measure.products import DEFAULT_FORMATS, DEFAULT_ROWS, FORMATS, product_cases
 from quire.measure.rowwise import rowwise_cases
 from quire.measure.shapes import Shape
@@ -19,7 +20,7 @@ from quire.measure.timing import STREAM_BYTES, Case, Roof, Timed, time_cases
 from quire.ops import roof
 from quire.ops.device import Device
 
-OPS = ("linear", "attention", "rope_store", "rowwise")
+OPS = ("linear", "attention", "rope_store", "rowwise", "sample")
 KV_DTYPES = ("bfloat16", "int8")
 GIGA = 1e9
 
@@ -104,6 +105,8 @@ def _groups(device: Device, shape: Shape, wanted: Wanted) -> Iterator[list[Case]
         yield list(store_cases(device, shape, wanted.kv_dtypes))
     if "rowwise" in wanted.ops:
         yield list(rowwise_cases(device, shape))
+    if "sample" in wanted.ops:
+        yield list(draw_cases(device, shape))
 
 
 def _in_turn(cases: Iterable[Case], size: int) -> Iterator[list[Case]]:

@@ -36,6 +36,7 @@ def test_every_op_and_format_is_measured(result: dict[str, Any]) -> None:
         "rms_norm",
         "silu_mul",
         "embed",
+        "sample",
     }
     products = [row for row in result["rows"] if row["op"] == "linear"]
     assert {row["format"] for row in products} == set(FORMATS)

@@ -85,7 +85,7 @@ def kernels(
         typer.Option("--shape", help="Shapes by name instead: qwen3-0.6b, llama-3.2-1b, smollm2-135m."),
     ] = None,
     op: Annotated[
-        str, typer.Option("--op", help="Only these, with commas: linear, attention, rope_store, rowwise.")
+        str, typer.Option("--op", help="Only these, with commas: linear, attention, rope_store, rowwise, sample.")
     ] = "",
     format: Annotated[str, typer.Option("--format", help="Only these weight formats, with commas. Default: all.")] = "",
     rows: Annotated[str, typer.Option("--rows", help="Rows of the matrix products, with commas.")] = "1,8,32,128,512",
