@@ -48,10 +48,10 @@ def parse_variant(name: str) -> Variant:
 def default_variants() -> tuple[Variant, ...]:
     """What can be asked for, and what was weighed against it."""
     names = ["float32", "int8", "int8-g128", "int8-g64", "int8-g32", "int8-g128/bfloat16"]
-    names += [f"int4-g{size}/int8-g128" for size in (128, 64, 32)]
-    names += ["int4-g32a/int8-g128", "int4-g32/bfloat16", "int4-g32"]
+    names += [f"int4-g{size}/int8" for size in (128, 64, 32)]
+    names += ["int4-g32a/int8", "int4-g32/bfloat16", "int4-g32"]
     if "int8" in KV_DTYPES:
-        names += ["bfloat16+kv-int8", "int8-g128+kv-int8"]
+        names += ["bfloat16+kv-int8", "int8+kv-int8"]
     return tuple(parse_variant(name) for name in names)
 
 
