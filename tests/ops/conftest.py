@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from quire.ops.device import Device, available_isas
 
 DeviceOf = Callable[[int], Device]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--one-in N` runs every N-th test of each file: for machines, and emulators, that are slow."""
+    parser.addoption("--one-in", type=int, default=1, metavar="N", help="run every N-th op test of each file")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    step = config.getoption("--one-in", default=1)
+    if step > 1:
+        places: dict[Path, int] = {}
+        kept, left_out = [], []
+        for item in items:
+            place = places[item.path] = places.get(item.path, -1) + 1
+            (left_out if place % step else kept).append(item)
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
 
 
 @pytest.fixture(params=available_isas(), scope="module")
