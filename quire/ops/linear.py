@@ -21,7 +21,7 @@ without scales); `.symmetric` False for int4 with offsets; `.nbytes` that a prod
 read-only uint8 array that keeps the weight alive, for `from_buffer`.
 """
 
-PACKED_LAYOUT = 1
+PACKED_LAYOUT = 2
 """Goes up whenever the bytes of an int8 or int4 weight change, so that files of an earlier layout are not read."""
 
 _NO_NORM = (None, 0.0)

@@ -21,31 +21,27 @@ void unpack_row(const PackedWeight& weight, int64_t row, float* out) {
     for (int64_t i = 0; i < weight.k; ++i) out[i] = bf16_value(from[i / 2 * kPanel * 2 + i % 2]);
 }
 
-// q of the i-th weight of a group in this column, before the zero is taken off.
-int32_t stored(const QFormat& format, const uint8_t* column, int64_t i) {
-    if (format.bits == 8) return column[i / 4 * kQStepBytes + i % 4];
-    const uint8_t both = column[i / 8 * kQStepBytes + i % 4];
-    return i % 8 < 4 ? both & 15 : both >> 4;
-}
-
-void unpack_group(const QFormat& format, const uint8_t* group, int64_t column, int64_t length, float* out) {
-    const uint8_t* numbers = group + q_weight_bytes(format, length);
-    uint16_t scale, offset = 0;
-    memcpy(&scale, numbers + 2 * column, 2);
-    if (!format.symmetric) memcpy(&offset, numbers + 2 * (kPanel + column), 2);
-    const auto zero = int32_t(q_zero(format));
-    for (int64_t i = 0; i < length; ++i) {
-        const float scaled = bf16_value(scale) * float(stored(format, group + 4 * column, i) - zero);
-        out[i] = format.symmetric ? scaled : scaled + bf16_value(offset);
-    }
+// q of input `k` of a column, before the zero is taken off.
+int32_t stored(const QFormat& format, const uint8_t* panel, int64_t column, int64_t k) {
+    const uint8_t* from = panel + q_weights_at(format, k / 8 * 8) + 4 * column + k % 4;
+    if (format.bits == 8) return from[k % 8 / 4 * kQStepBytes];
+    return k % 8 < 4 ? *from & 15 : *from >> 4;
 }
 
 void unpack_quantized_row(const PackedWeight& weight, int64_t row, float* out) {
     const QFormat format = weight.qformat();
-    const uint8_t* group = weight.data.as<uint8_t>() + row / kPanel * q_panel_bytes(format);
-    const int64_t length = q_group_length(format);
-    for (int64_t first = 0; first < weight.k; first += length, group += q_group_bytes(format)) {
-        unpack_group(format, group, row % kPanel, weight.k - first < length ? weight.k - first : length, out + first);
+    const uint8_t* panel = weight.data.as<uint8_t>() + row / kPanel * q_panel_bytes(format);
+    const int64_t column = row % kPanel, length = q_group_length(format);
+    const auto zero = int32_t(q_zero(format));
+    for (int64_t first = 0; first < weight.k; first += length) {
+        const uint8_t* numbers = panel + q_scales_at(format, first);
+        uint16_t scale, offset = 0;
+        memcpy(&scale, numbers + 2 * column, 2);
+        if (!format.symmetric) memcpy(&offset, numbers + 2 * (kPanel + column), 2);
+        for (int64_t k = first; k < weight.k && k < first + length; ++k) {
+            const float scaled = bf16_value(scale) * float(stored(format, panel, column, k) - zero);
+            out[k] = format.symmetric ? scaled : scaled + bf16_value(offset);
+        }
     }
 }
 

@@ -4,10 +4,17 @@
 // Order, the same for every number of rows: within a section of k (a group of weights, at most kInputGroup) exact integers; then,
 // sections ascending,
 //     per channel     acc = fma(float(sum), scale_x, acc);  out = acc * scale_w
-//     grouped         f = float(sum) * scale_w, of later sections of the same group of x: f = fma(float(sum), scale_w, f);
-//                     with offsets f = fma(offset_w, sum of q_x, f);  after the group of x: acc = fma(f, scale_x, acc)
+//     grouped         f = float(sum) * scale_w; of the later sections of a group of x f = fma(float(sum), scale_w, f);
+//                     with offsets then f = fma(offset_w, sum of q_x, f);  after the group of x acc = fma(f, scale_x, acc)
 // Two levels, so that groups of 32 cost one multiply-add and a quarter instead of two. Then + bias, then + the old value.
 // Work is split over panels and blocks of rows only.
+//
+// Versions tried, avx512, one core of a 2.6 GHz AMD EPYC (Zen 4: one 512-bit vpdpbusd a cycle, 0.46 TOP/s), one block of rows on
+// weights in L2, per cent of that peak:                   int8 per channel, groups of 128, of 32      int4 the same
+//   8 x 48 tiles, float32 accumulators in memory                       90     85    65                 92     84    58
+//   4 x 48 tiles, float32 accumulators in registers                    96     83    76                 96     93    78
+//   and scales of a span together: no load across two lines            96     94    80                 96     93    80
+// The scales of 8 x 3 sums are 72 instructions in a row that the next multiplies cannot pass; of 4 x 3, half of it, without stores.
 // Knows: tiles, panels. Does not know: Python, how weights are chosen.
 #pragma once
 #include "gemm.h"
@@ -22,7 +29,7 @@ template <int kBitsOf, Scales kScalesOf>
 struct Quantized {
     static constexpr int kBits = kBitsOf, kQuads = kBits == 8 ? 1 : 2;  // quads of k of a step of kQStepBytes
     static constexpr Scales kScales = kScalesOf;
-    static constexpr int kRows = kLanes == 16 ? 8 : 4;
+    static constexpr int kRows = 4;
     static constexpr int vectors(int rows) { return kLanes == 16 || rows == 2 ? 3 : rows == 1 ? 6 : 2; }
     static constexpr int64_t kScaleBytes = kScales == Scales::channel ? 0 : kScales == Scales::group ? 2 * kPanel : 4 * kPanel;
 };
@@ -58,48 +65,6 @@ inline __attribute__((always_inline)) void step(Sums<R, V>& sums, const QuadData
     }
 }
 
-// Scales of a section: sums to f or, behind the last section of a group of x, to acc.
-template <class P, int R, int V, bool kFirst, bool kLast>
-inline __attribute__((always_inline)) void scale_sums(const Sums<R, V>& sums, const uint8_t* scales, const float* x_sums,
-                                                      const float* x_scales, float* f, float* acc) {
-    for (int v = 0; v < V; ++v) {
-        const Vec scale = load_bf16(reinterpret_cast<const uint16_t*>(scales) + kLanes * v);
-        for (int r = 0; r < R; ++r) {
-            float* const at = f + (r * V + v) * kLanes;
-            Vec value = as_float(sums.c[r][v]);
-            value = kFirst ? mul(value, scale) : fma(value, scale, load(at));
-            if constexpr (P::kScales == Scales::offset) {
-                const Vec offset = load_bf16(reinterpret_cast<const uint16_t*>(scales) + kPanel + kLanes * v);
-                value = fma(offset, set1(x_sums[r]), value);
-            }
-            if constexpr (kLast) {
-                float* const to = acc + r * kPanel + v * kLanes;
-                store(to, fma(value, set1(x_scales[r]), load(to)));
-            } else {
-                store(at, value);
-            }
-        }
-    }
-}
-
-template <class P, int R, int V>
-inline __attribute__((always_inline)) void end_section(const Sums<R, V>& sums, const uint8_t* scales, const float* x_sums,
-                                                       const float* x_scales, float* f, float* acc, bool first, bool last) {
-    if constexpr (P::kScales == Scales::channel) {
-        for (int r = 0; r < R; ++r) {
-            for (int v = 0; v < V; ++v) {
-                float* const to = acc + r * kPanel + v * kLanes;
-                store(to, fma(as_float(sums.c[r][v]), set1(x_scales[r]), load(to)));
-            }
-        }
-    } else {
-        if (first && last) scale_sums<P, R, V, true, true>(sums, scales, x_sums, x_scales, f, acc);
-        else if (first) scale_sums<P, R, V, true, false>(sums, scales, x_sums, x_scales, f, acc);
-        else if (last) scale_sums<P, R, V, false, true>(sums, scales, x_sums, x_scales, f, acc);
-        else scale_sums<P, R, V, false, false>(sums, scales, x_sums, x_scales, f, acc);
-    }
-}
-
 // Few rows that fetch all the weights themselves (kLines is 3) fetch them into L1.
 template <int R, int kLines, int kCount>
 inline void fetch(const char* ahead) {
@@ -109,74 +74,126 @@ inline void fetch(const char* ahead) {
     }
 }
 
-// R rows against V vectors of columns of a panel.
-template <class P, int R, int V, int kLines>
+template <int R, int V>
+struct Values {
+    Vec v[R][V];
+};
+
+template <int R, int V>
+inline __attribute__((always_inline)) void start_sums(Sums<R, V>& sums, const float* x_sums, bool from_zero) {
+    for (int r = 0; r < R; ++r) {
+        int32_t start = 0;
+        if (!from_zero) memcpy(&start, x_sums + r, 4);
+        for (int v = 0; v < V; ++v) sums.c[r][v] = ints(start);
+    }
+}
+
+// Sums times the scales of a section, into f, or of a section that is all of a group of x (kWhole) into acc.
+template <class P, int R, int V, bool kWhole>
+inline __attribute__((always_inline)) void end_section(const Sums<R, V>& sums, const uint8_t* scales, const float* x_sums,
+                                                       const float* x_scales, Values<R, V>& f, Values<R, V>& acc) {
+    for (int v = 0; v < V; ++v) {
+        Vec scale = zero(), offset = zero();
+        if constexpr (P::kScales != Scales::channel) scale = load_bf16(reinterpret_cast<const uint16_t*>(scales) + kLanes * v);
+        if constexpr (P::kScales == Scales::offset) {
+            offset = load_bf16(reinterpret_cast<const uint16_t*>(scales) + kPanel + kLanes * v);
+        }
+        for (int r = 0; r < R; ++r) {
+            Vec value = as_float(sums.c[r][v]);
+            if constexpr (P::kScales != Scales::channel) value = kWhole ? mul(value, scale) : fma(value, scale, f.v[r][v]);
+            if constexpr (P::kScales == Scales::offset) value = fma(offset, set1(x_sums[r]), value);
+            if constexpr (kWhole) acc.v[r][v] = fma(value, set1(x_scales[r]), acc.v[r][v]);
+            else f.v[r][v] = value;
+        }
+    }
+}
+
+template <int R, int V>
+inline __attribute__((always_inline)) void add_scaled(const Values<R, V>& f, const float* x_scales, float* acc) {
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) {
+            float* const to = acc + r * kPanel + v * kLanes;
+            store(to, fma(f.v[r][v], set1(x_scales[r]), load(to)));
+        }
+    }
+}
+
+// R rows against V vectors of columns of a panel. kWhole: sections are groups of x, and acc stays in registers; else f does.
+template <class P, int R, int V, int kLines, bool kWhole>
 void q_tile(const QPass& p, int64_t column, const char* ahead) {
-    alignas(64) float f[R * V * kLanes];
     const char* a = p.a;
-    const uint8_t* w = p.w + 4 * column;
+    const uint8_t *w = p.w + 4 * column, *scales = nullptr;
+    float* const to = p.acc + column;
+    Values<R, V> acc, f;
+    for (int r = 0; kWhole && r < R; ++r) {
+        for (int v = 0; v < V; ++v) acc.v[r][v] = load(to + r * kPanel + v * kLanes);
+    }
     for (int64_t k = 0; k < p.k; k += kInputGroup) {
         const int64_t length = smaller(p.k - k, kInputGroup);
+        if (P::kScales != Scales::channel && k % kSpan == 0) {
+            scales = w - 2 * column;  // w is 4 bytes a column further, scales are 2
+            w += ceil_div(ceil_div(smaller(p.k - k, kSpan), p.section) * P::kScaleBytes, 64) * 64;
+        }
         const auto* x_scales = reinterpret_cast<const float*>(a);
         const float* x_sums = x_scales + R;
         const auto* x = reinterpret_cast<const QuadData*>(a + q_head_bytes(p.section, length, R));
+        for (int r = 0; !kWhole && r < R; ++r) {
+            for (int v = 0; v < V; ++v) f.v[r][v] = zero();
+        }
         for (int64_t s = 0; s < length; s += p.section, x_sums += R) {
             Sums<R, V> sums;
-            for (int r = 0; r < R; ++r) {
-                int32_t start = 0;
-                if constexpr (P::kScales != Scales::offset) memcpy(&start, x_sums + r, 4);
-                for (int v = 0; v < V; ++v) sums.c[r][v] = ints(start);
-            }
+            start_sums<R, V>(sums, x_sums, P::kScales == Scales::offset);
             const int64_t steps = q_padded(smaller(length - s, p.section)) / (4 * P::kQuads);
             for (int64_t i = 0; i < steps; ++i, x += R * P::kQuads, w += kQStepBytes, ahead += 64 * kLines) {
                 fetch<R, kLines, kLines>(ahead);
                 step<P, R, V>(sums, x, w);
             }
-            // w stands behind the weights of the group, but for 4 bytes a column where its scales have 2.
-            end_section<P, R, V>(sums, w - 2 * column, x_sums, x_scales, f, p.acc + column, s == 0, s + p.section >= length);
-            w += P::kScaleBytes;
-            if constexpr (kLines == 3 && P::kScaleBytes > 0) {
-                fetch<R, kLines, P::kScaleBytes / 64 + 1>(ahead);
-                ahead += P::kScaleBytes;
-            }
+            end_section<P, R, V, kWhole>(sums, scales, x_sums, x_scales, f, acc);
+            scales += P::kScaleBytes;
+            constexpr int64_t kShare = P::kScaleBytes * kLines / 3;  // of the scales, to fetch with a share of the weights
+            if constexpr (kShare > 0) fetch<R, kLines, kShare / 64 + 1>(ahead);
+            ahead += kShare;
         }
+        if constexpr (!kWhole) add_scaled<R, V>(f, x_scales, to);
         a = reinterpret_cast<const char*>(x);
+    }
+    for (int r = 0; kWhole && r < R; ++r) {
+        for (int v = 0; v < V; ++v) store(to + r * kPanel + v * kLanes, acc.v[r][v]);
     }
 }
 
-template <class P, int R, int kLines>
+template <class P, int R, int kLines, bool kWhole>
 void q_tiles(const QPass& p) {
     constexpr int V = P::vectors(R);
-    q_tile<P, R, V, kLines>(p, 0, p.ahead);
-    for (int64_t column = V * kLanes; column < kPanel; column += V * kLanes) q_tile<P, R, V, 0>(p, column, p.ahead);
+    q_tile<P, R, V, kLines, kWhole>(p, 0, p.ahead);
+    for (int64_t column = V * kLanes; column < kPanel; column += V * kLanes) q_tile<P, R, V, 0, kWhole>(p, column, p.ahead);
+}
+
+template <class P, int R, bool kWhole>
+void q_lines(const QPass& p) {
+    switch (p.lines) {
+        case 0: return q_tiles<P, R, 0, kWhole>(p);
+        case 1: return q_tiles<P, R, 1, kWhole>(p);
+        case 2: return q_tiles<P, R, 2, kWhole>(p);
+        default: return q_tiles<P, R, 3, kWhole>(p);
+    }
 }
 
 // R rows against a whole panel.
 template <class P, int R>
 void q_block(const QPass& p) {
-    if (p.lines >= 3) return q_tiles<P, R, 3>(p);
-    if constexpr (R == P::kRows) {
-        if (p.lines == 2) return q_tiles<P, R, 2>(p);
-        if (p.lines == 1) return q_tiles<P, R, 1>(p);
-    }
-    q_tiles<P, R, 0>(p);
+    if (P::kScales == Scales::channel || p.section == kInputGroup) return q_lines<P, R, true>(p);
+    if constexpr (P::kScales != Scales::channel) q_lines<P, R, false>(p);
 }
 
 template <class P>
 void any_q_block(int64_t rows, const QPass& pass) {
+    static_assert(P::kRows == 4);
     switch (rows) {
         case 1: return q_block<P, 1>(pass);
         case 2: return q_block<P, 2>(pass);
         case 3: return q_block<P, 3>(pass);
-        case 4: return q_block<P, 4>(pass);
-    }
-    if constexpr (P::kRows == 8) {
-        switch (rows) {
-            case 5: return q_block<P, 5>(pass);
-            case 6: return q_block<P, 6>(pass);
-            case 7: return q_block<P, 7>(pass);
-            case 8: return q_block<P, 8>(pass);
-        }
+        default: return q_block<P, 4>(pass);
     }
 }
 

@@ -1,4 +1,10 @@
 // linear with quantized weights: rounding the rows, splitting the work, cache blocks. Tiles and order: qgemm.h.
+//
+// Versions tried (measured as in gemm_int8.cpp): not fetching the scales with the weights ahead: groups of 128 at 16 rows 60 % of the
+// peak instead of 70; few rows 2 KiB ahead of themselves 12 GB/s, 6 KiB 16, 12 KiB 18 to 22; scales behind the weights of a span,
+// where they are wanted before they are fetched: int8 in groups of 32 at one row 12 GB/s instead of 20. Not fetching at all, 1 to 3
+// rows: int8 per channel 23 to 25 GB/s instead of 16 to 20, int4 in groups of 128 26 instead of 24, but in groups of 32, where the
+// scales are a second stream, 9 instead of 21.
 // Knows: a Linear. Does not know: instructions.
 #pragma once
 #include "qgemm.h"
@@ -6,30 +12,33 @@
 namespace quire::QUIRE_ISA {
 namespace {
 
-constexpr int64_t kBlockBytes = 48 << 10;  // of weights of a cache block, from L2 again for every block of rows
-constexpr int64_t kAheadBytes = 6 << 10;   // that few rows prefetch ahead of themselves
+constexpr int64_t kQBlock = kSpan;          // inputs of a cache block: weights from L1 again for every block of rows
+constexpr int64_t kQAheadBytes = 12 << 10;  // that few rows prefetch ahead of themselves
+
+constexpr int64_t kQOwnPace = 3;  // up to here, if scales are few, rows leave fetching to the processor
 
 // What all tasks of a product share.
 struct QProduct {
     const Linear& g;
     QFormat format;
-    int64_t section, block;  // inputs of a section, of a cache block
-    const char* a;           // the rounded rows
+    int64_t section;  // inputs of a section
+    const char* a;    // the rounded rows
 };
 
-// Adds one cache block of a panel, inputs [begin, begin + block), to the sums of all rows of a task. Prefetches as gemm.h does.
+// Adds one cache block of a panel, inputs [begin, begin + kQBlock), to the sums of all rows of a task. Weights come from DRAM
+// once: few rows see the processor do it or fetch them kQAheadBytes ahead of themselves, of more the first fetch the next block.
 template <class P>
 void q_cache_block(const QProduct& q, const uint8_t* w, int64_t begin, int64_t first, int64_t rows, float* acc) {
-    const int64_t k = smaller(q.block, q.format.k - begin), blocks = ceil_div(rows, P::kRows);
-    const int64_t weight_bytes = k * kPanel * P::kBits / 8 + ceil_div(k, q.section) * P::kScaleBytes;
-    const bool near = rows <= kFewRows && blocks == 1;
-    const char* ahead = reinterpret_cast<const char*>(w) + (near ? kAheadBytes : weight_bytes);
+    const int64_t k = smaller(kQBlock, q.format.k - begin), blocks = ceil_div(rows, P::kRows);
+    const int64_t weight_bytes = q_bytes_of(q.format, k);
+    const bool own_pace = rows <= kQOwnPace && q.section == kInputGroup;
+    const char* ahead = reinterpret_cast<const char*>(w) + (blocks == 1 ? kQAheadBytes : weight_bytes);
     for (int64_t i = 0; i < blocks; ++i) {
         const int64_t row = i * P::kRows, in_block = smaller(P::kRows, rows - row);
-        const int lines = blocks == 1 ? 3 : blocks == 2 ? (i == 0 ? 3 : 0) : i < 3 ? 1 : 0;
+        const int lines = own_pace ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
         const char* a = q.a + (first + row) / P::kRows * q_block_bytes(q.section, q.format.k, P::kRows);
         any_q_block<P>(in_block, {a + q_block_bytes(q.section, begin, in_block), w, k, q.section, acc + row * kPanel, lines, ahead});
-        ahead += weight_bytes / 3;
+        ahead += weight_bytes / 3 * lines;
     }
 }
 
@@ -46,12 +55,10 @@ void q_task(const QProduct& q, int64_t panel, int64_t first, int64_t rows) {
     for (int64_t i = 0; i < rows * kPanel; i += kLanes) store(acc + i, zero());
     const Linear& g = q.g;
     const uint8_t* w = static_cast<const uint8_t*>(g.weight) + panel * q_panel_bytes(q.format);
-    const int64_t scale_bytes = q.block / q.section * P::kScaleBytes, block_bytes = q.block * kPanel * P::kBits / 8 + scale_bytes;
-    for (int64_t k = 0; k < g.k; k += q.block) q_cache_block<P>(q, w + k / q.block * block_bytes, k, first, rows, acc);
-    const uint8_t* channel_scales = w + q_weight_bytes(q.format, g.k);
+    for (int64_t k = 0; k < g.k; k += kQBlock) q_cache_block<P>(q, w + q_bytes_of(q.format, k), k, first, rows, acc);
     const int64_t column = panel * kPanel, columns = smaller(kPanel, g.n - column);
     for (int64_t r = 0; r < rows; ++r) {
-        if constexpr (P::kScales == Scales::channel) scale_row(acc + r * kPanel, channel_scales);
+        if constexpr (P::kScales == Scales::channel) scale_row(acc + r * kPanel, w + q_scales_at(q.format, 0));
         finish_row(acc + r * kPanel, g.bias ? g.bias + column : nullptr, g.out + (first + r) * g.n + column, columns,
                    g.accumulate);
     }
@@ -86,7 +93,7 @@ const char* rounded_rows(Runtime& runtime, const QProduct& q) {
 template <class P>
 void q_linear(Runtime& runtime, const Linear& g) {
     if (g.rows == 0 || g.n == 0) return;
-    QProduct q{g, {g.k, P::kBits, g.group, g.symmetric}, 0, kBlockBytes * 8 / P::kBits / kPanel, nullptr};
+    QProduct q{g, {g.k, P::kBits, g.group, g.symmetric}, 0, nullptr};
     q.section = q_section(q.format);
     q.a = rounded_rows<P>(runtime, q);
     const int64_t panels = ceil_div(g.n, kPanel), row_tasks = ceil_div(g.rows, kTaskRows);

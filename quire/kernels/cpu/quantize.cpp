@@ -236,14 +236,14 @@ void encode(const QFormat& format, Block& block, const Group& group, uint8_t* ou
     });
 }
 
-bool quantize_group(const QFormat& format, Block& block, Group& group, uint8_t* out) {
+bool quantize_group(const QFormat& format, Block& block, Group& group, uint8_t* panel) {
     for (int64_t j = 0; j < kPanel; ++j) group.offset[j] = 0.0f;
     const bool finite = find_range(block, group);
     if (format.bits == 8) choose_int8(group);
     else if (format.symmetric) choose_symmetric(block, group);
     else choose_asymmetric(block, group);
-    store_scales(format, group, out + q_weight_bytes(format, group.length));
-    encode(format, block, group, out);
+    store_scales(format, group, panel + q_scales_at(format, group.first));
+    encode(format, block, group, panel + q_weights_at(format, group.first));
     return finite;
 }
 
@@ -254,7 +254,7 @@ void quantize_panel(const Quantize& g, int64_t panel) {
     find_rows(g.parts, g.num_parts, g.format.k, panel * kPanel, kPanel, block.rows);
     uint8_t* out = g.out + panel * q_panel_bytes(g.format);
     const int64_t length = q_group_length(g.format);
-    for (int64_t k = 0; k < g.format.k; k += length, out += q_group_bytes(g.format)) {
+    for (int64_t k = 0; k < g.format.k; k += length) {
         group.first = k;
         group.length = g.format.k - k < length ? g.format.k - k : length;
         if (!quantize_group(g.format, block, group, out)) __atomic_store_n(g.not_finite, 1, __ATOMIC_RELAXED);
