@@ -15,9 +15,9 @@ from quire.ops.linear import PACKED_LAYOUT, quantize
 
 PINNED = {
     (8, None, True): "101a048820fadf83",
-    (8, 64, True): "ceee872cffc72235",
-    (4, 32, True): "946fe447e590b73f",
-    (4, 128, False): "8377a864d79b3ac0",
+    (8, 64, True): "7d69b3effd6fd585",
+    (4, 32, True): "59687772550a8aa6",
+    (4, 128, False): "2b5b0b431ac9b12d",
 }
 
 
@@ -27,4 +27,4 @@ def test_a_layout_changes_only_with_its_number(kind: tuple[int, int | None, bool
     weight_NK = ((np.arange(50 * 150) * 37 % 509).astype(np.float32) - 254).reshape(50, 150) / 128
     with Device(1, isa) as device:
         digest = hashlib.sha256(quantize(device, [weight_NK], *kind).buffer().tobytes()).hexdigest()
-    assert (PACKED_LAYOUT, digest[:16]) == (1, PINNED[kind])
+    assert (PACKED_LAYOUT, digest[:16]) == (2, PINNED[kind])

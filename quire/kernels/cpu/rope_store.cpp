@@ -11,7 +11,7 @@
 // in a cache and 0.8 more with norms; 8-10 us when 32 sequences' tokens go to 32 cold tiles: a token takes 4 bytes of each of 64 lines
 // of its K tile, so that 36 KB are read (attention wants them next) and written back later; int8 6 us. Fetching these lines
 // before the heads of q are computed: no change, it is the bytes. Pieces of 16 bytes, [D / 8][16][8], would touch a quarter of the lines at
-// the price of a sum across lanes for every score: not tried.
+// the price of a sum across lanes for every score: not tried. Prompts: 16 rows a chunk, a head of all of them before the next.
 #include "simd_bytes.h"
 #include "table.h"
 
@@ -105,24 +105,46 @@ void store_int8_head(const KvView& kv, uint32_t* tile, int in_tile, const float*
     for (int d = 0; d < kv.head_dim; ++d) row[4 * d] = rounded[d];
 }
 
-void store_token(const RopeStore& args, int64_t row) {
+// Where a row's token stands: the tile of the first kv head, and the place in it.
+struct Place {
+    uint32_t* tile;
+    int in_tile;
+};
+
+Place place_of(const RopeStore& args, int64_t row) {
     const KvView& kv = args.kv;
-    const int64_t dim = kv.head_dim, position = args.positions[row], slot = args.slots[row];
-    const int64_t columns = (args.num_heads + 2 * kv.num_kv_heads) * dim;
-    const float *q = args.qkv + row * columns, *k = q + args.num_heads * dim, *v = k + kv.num_kv_heads * dim;
-    for (int64_t head = 0; head < args.num_heads; ++head)
-        norm_and_rotate(q + head * dim, args.q_norm, args, position, args.q_out + (row * args.num_heads + head) * dim);
-    const int64_t offset = slot % kv.block_size;
-    const int in_tile = int(offset % kTileTokens);
-    uint32_t* tile = kv.words + slot / kv.block_size * kv.block_stride + args.layer * kv.layer_stride +
-                     offset / kTileTokens * kv.tile_stride;
-    for (int head = 0; head < kv.num_kv_heads; ++head, tile += kv.head_stride) {
-        alignas(64) float rotated[kMaxHeadDim];
-        norm_and_rotate(k + head * dim, args.k_norm, args, position, rotated);
-        switch (kv.dtype) {
-            case KvDtype::bfloat16: store_bf16_head(kv, tile, in_tile, rotated, v + head * dim); break;
-            case KvDtype::float32: store_f32_head(kv, tile, in_tile, rotated, v + head * dim); break;
-            case KvDtype::int8: store_int8_head(kv, tile, in_tile, rotated, v + head * dim); break;
+    const int64_t slot = args.slots[row], offset = slot % kv.block_size;
+    uint32_t* block = kv.words + slot / kv.block_size * kv.block_stride + args.layer * kv.layer_stride;
+    return {block + offset / kTileTokens * kv.tile_stride, int(offset % kTileTokens)};
+}
+
+void store_head(const RopeStore& args, int64_t row, int head, const float* k, const float* v) {
+    const KvView& kv = args.kv;
+    const Place place = place_of(args, row);
+    uint32_t* tile = place.tile + head * kv.head_stride;
+    alignas(64) float rotated[kMaxHeadDim];
+    norm_and_rotate(k, args.k_norm, args, args.positions[row], rotated);
+    switch (kv.dtype) {
+        case KvDtype::bfloat16: return store_bf16_head(kv, tile, place.in_tile, rotated, v);
+        case KvDtype::float32: return store_f32_head(kv, tile, place.in_tile, rotated, v);
+        case KvDtype::int8: return store_int8_head(kv, tile, place.in_tile, rotated, v);
+    }
+}
+
+// Rows [begin, end): a head of all rows before the next head, so that the tile of neighbouring tokens stays in L1.
+void store_rows(const RopeStore& args, int64_t begin, int64_t end) {
+    const int64_t dim = args.kv.head_dim, num_kv_heads = args.kv.num_kv_heads;
+    const int64_t columns = (args.num_heads + 2 * num_kv_heads) * dim;
+    for (int64_t row = begin; row < end; ++row) {
+        const float* q = args.qkv + row * columns;
+        for (int64_t head = 0; head < args.num_heads; ++head)
+            norm_and_rotate(q + head * dim, args.q_norm, args, args.positions[row],
+                            args.q_out + (row * args.num_heads + head) * dim);
+    }
+    for (int head = 0; head < num_kv_heads; ++head) {
+        for (int64_t row = begin; row < end; ++row) {
+            const float* k = args.qkv + row * columns + (args.num_heads + head) * dim;
+            store_head(args, row, head, k, k + num_kv_heads * dim);
         }
     }
 }
@@ -131,11 +153,13 @@ void store_token(const RopeStore& args, int64_t row) {
 
 void rope_store(Runtime& runtime, const RopeStore& args) {
     const int64_t columns = (args.num_heads + 2 * args.kv.num_kv_heads) * int64_t{args.kv.head_dim};
-    const int64_t rows_per_chunk = columns < 8192 ? 8192 / columns : 1;
+    const int64_t few = columns < 8192 ? 8192 / columns : 1;
+    // Of a prompt, a tile's worth of tokens: two threads that take turns in a tile take its lines from each other.
+    const int64_t rows_per_chunk = args.rows >= 4 * kTileTokens * runtime.pool.num_threads() ? kTileTokens : few;
     const int64_t num_chunks = (args.rows + rows_per_chunk - 1) / rows_per_chunk;
     parallel(runtime.pool, num_chunks, [&](int64_t chunk) {
         const int64_t last = (chunk + 1) * rows_per_chunk, end = last < args.rows ? last : args.rows;
-        for (int64_t row = chunk * rows_per_chunk; row < end; ++row) store_token(args, row);
+        store_rows(args, chunk * rows_per_chunk, end);
     });
 }
 
