@@ -175,10 +175,10 @@ inline void Int8::load_query(Work<Int8>& work, int row, const float* q, int dim)
         store_low_bytes(out + part_bytes + d, minus(x, shift_left(high, 7)));
         sum = plus(sum, x);
     }
-    int32_t lanes[kLanes], total = 0;
+    uint32_t lanes[kLanes], total = 0;  // unsigned: of a q that is not finite the sum may wrap; the guard decides there
     memcpy(lanes, &sum, sizeof lanes);
     for (int i = 0; i < kLanes; ++i) total += lanes[i];
-    work.scales.query_sum[row] = total;
+    work.scales.query_sum[row] = int32_t(total);
     work.scales.query[row] = top / kQueryTop + QUIRE_ISA::sum(guard);
 }
 
