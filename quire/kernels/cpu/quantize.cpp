@@ -9,6 +9,15 @@
 //
 // A lane is a column: a block of k of 48 rows is transposed once, then everything goes down the columns, k ascending, in
 // multiplies and adds that are never fused: the bytes are the same on every instruction set and for any number of threads.
+//
+// Measured on one core of a 2.6 GHz AMD EPYC (Zen 4), avx512, from bfloat16 in memory, page faults included, G weights/s: int8 per
+// channel 0.45, in groups of 128 0.57; int4 with 12 tries per channel 0.26, in groups of 128 0.34, of 32 0.32, with offsets 0.25.
+// Error of int4, root of mean squares over that of the weights, per cent; Gaussian weights in groups of 32 / 128 / 1024, and with
+// heavy tails (Student's t of 5 degrees) in groups of 128:
+//   d = 8 alone                                 8.39   10.18   12.31   14.65
+//   12 tries of d, from 8.75 in steps of 0.25   8.09    9.76   11.48   14.11
+//   and 12 more of negative d                   8.09    9.76   11.48   14.10
+//   12 from 9 in steps of 0.4                   8.09    9.72   11.28   14.03   better for long groups: for the next layout
 // Knows: a matrix. Does not know: layers, files.
 #include "qformat.h"
 #include "simd_int.h"
