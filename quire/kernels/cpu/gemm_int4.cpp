@@ -3,14 +3,13 @@
 //
 // Nibbles are widened in every tile: per step nine instructions beside 24 multiplies of four rows, on pipes that do not multiply.
 // (Widening a cache block once into a buffer, as was planned, has nothing left to win: in L2 the tile runs at 96 % of the peak.)
-// Measured as in gemm_int8.cpp, avx512:
-//   rows                                 1     2     4     8    16    32    64   512
-//   groups of 128                       25    21    18    11                           GB/s of weights
-//                                        -     -    61    71    75    77    78    76   per cent of the peak
-//   groups of 32                        21    23    20    11                           GB/s
-//                                        -     -    62    68    74    74    72    75   per cent
-//   groups of 32 with offsets            -     -    58    64    71    68    68    68   per cent
-//   per channel                         27    25    21    12    85    84    85    86   GB/s, from 16 rows per cent
+// Measured as in gemm_int8.cpp, avx512, GB/s of weights, from 4 rows on per cent of the peak:
+//   rows                          1     2     4     8    16    32    64   128   512
+//   per channel                  31    29    74    84    89    85    88    89    88
+//   groups of 128                31    28    70    77    79    78    78    78    78
+//   groups of 32                 28    27    69    75    76    76    76    76    76
+//   groups of 32 with offsets    26    28    63    68    70    69    69    70    69
+//   avx2, groups of 128          17    10    18    20    20    19    18    20    18
 #include "qlinear.h"
 
 namespace quire::QUIRE_ISA {

@@ -1,12 +1,13 @@
 // linear with int8 weights, per channel or grouped. Layout: qformat.h; order and versions tried: qgemm.h, qlinear.h.
 //
-// Measured on one core of a 2.6 GHz AMD EPYC (Zen 4: vpdpbusd 0.46 TOP/s, DRAM read 26 GB/s), layers of 8160 x 2048 streamed from
-// DRAM, rounding of the rows and scales included, thread CPU time, best of 5, on a machine busy with other work (+- 10 %):
-//   rows                          1     2     4     8    16    32    64   512
-//   per channel, avx512          22    26    22    20    11     6     3   0.4   GB/s of weights
-//                                 -     -    38    71    86    89    88    87   per cent of the peak
-//   groups of 128, per cent       -     -    34    60    70    74    75    77
-//   groups of 32, per cent        -     -    25    68    75    74    74    74
+// Measured on one core of a 2.6 GHz AMD EPYC (Zen 4: vpdpbusd 0.47 TOP/s, DRAM read 30 GB/s), layers of 8160 x 2048 streamed from
+// DRAM, rounding of the rows and scales included, thread CPU time, best of 5:
+//   rows                          1     2     4     8    16    32    64   128   512
+//   per channel, avx512          29    30    25    23    11   5.5   2.8   1.4   0.4   GB/s of weights
+//                                 -     -    43    77    89    86    89    90    88   per cent of the peak
+//   groups of 128, per cent       -     -    40    74    79    78    78    79    79   (29 GB/s at 1 and 2 rows)
+//   groups of 32, per cent        -     -    25    73    74    75    72    69    74   (18 GB/s)
+//   avx2, per channel            24    12     9   6.1   3.2   1.6   0.8   0.4   0.1   GB/s (95 GOP/s from 8 rows on)
 #include "qlinear.h"
 
 namespace quire::QUIRE_ISA {

@@ -122,7 +122,7 @@ void choose_int8(Group& group) {
     }
 }
 
-// Divisors of the largest magnitude: from clipping none of it to a fifth.
+// Divisors of the largest magnitude: from clipping none of it to a quarter.
 inline float divisor(int i) { return 8.75f - 0.25f * float(i); }
 
 // Sums of w * q and of q * q of one column vector over all tries, then the best scale.
