@@ -67,8 +67,11 @@ def _round_up(x: Any) -> Any:
 
 
 def _sum(terms_NL: Any) -> Any:
-    """Along the last axis, ascending, in float32: `np.sum` would add pairwise."""
-    return np.add.accumulate(terms_NL, axis=1, dtype=_F32)[:, -1]
+    """Along the last axis, ascending, in float32: `np.sum` would add pairwise.
+
+    The sums lie side by side, not one row apart: NumPy gathers strided operands, and qemu 7.2 emulates gathers wrongly.
+    """
+    return np.add.accumulate(terms_NL, axis=1, dtype=_F32)[:, -1].copy()
 
 
 def _fit_scale(w_NL: Any) -> Any:
