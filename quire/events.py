@@ -31,7 +31,10 @@ class CacheUse:
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """One step as the engine saw it. Token counts are of this step; running and waiting are requests after it."""
+    """One step as the engine saw it. Token counts are of this step; running and waiting are requests after it.
+
+    `predicted_s` is what the step-time model expected of `seconds`, None before it has seen any step.
+    """
 
     num_running: int = 0
     num_waiting: int = 0
@@ -42,6 +45,7 @@ class StepStats:
     num_finished: int = 0
     seconds: float = 0.0
     cache: CacheUse = CacheUse()
+    predicted_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,9 @@ from __future__ import annotations
 from typing import Protocol
 
 from quire.engine.messages import StepReport
+from quire.errors import InternalError
 from quire.request import Request
+from quire.scheduling.cost import CostModel, shape_of
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step, StepResult
 
@@ -27,6 +29,8 @@ class Engine:
     def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self.cost = CostModel()
+        self._last: Step | None = None
 
     @property
     def has_work(self) -> bool:
@@ -43,7 +47,7 @@ class Engine:
 
     def advance(self, now: float) -> tuple[Delta, ...] | None:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
-        step = self.scheduler.schedule(now)
+        self._last = step = self.scheduler.schedule(now)
         if step is None:
             return None
         return tuple(self.scheduler.settle(step, self.runner.run(step), now))
@@ -52,3 +56,11 @@ class Engine:
         """`advance`, with the step's numbers; nobody has timed it."""
         deltas = self.advance(now)
         return None if deltas is None else StepReport(deltas, self.scheduler.stats())
+
+    def timed(self, deltas: tuple[Delta, ...], seconds: float) -> StepReport:
+        """The report of the last step, which took `seconds`; the step-time model learns from them."""
+        if self._last is None:
+            raise InternalError("a step was timed that never was")
+        predicted_s = self.cost.observe(shape_of(self._last), seconds)
+        self._last = None
+        return StepReport(deltas, self.scheduler.stats(seconds, predicted_s))

@@ -30,7 +30,7 @@ def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
 def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
     start = clock()
     deltas = engine.advance(start)
-    return None if deltas is None else StepReport(deltas, engine.scheduler.stats(clock() - start))
+    return None if deltas is None else engine.timed(deltas, clock() - start)
 
 
 def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox) -> None:

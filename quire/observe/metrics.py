@@ -24,6 +24,7 @@ FIRST_TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 TOKEN_GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 WHOLE_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+ERROR_RATIO = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Metrics:
         self._hit_tokens.inc(stats.num_cached_tokens)
         self._preemptions.inc(stats.num_preempted)
         self._step_s.observe(stats.seconds)
+        if stats.predicted_s is not None and stats.seconds > 0:
+            self._step_error.observe(abs(stats.predicted_s - stats.seconds) / stats.seconds)
         self._step_tokens.inc(stats.num_prompt_tokens + stats.num_output_tokens)
 
     def on_request(self, stats: RequestStats) -> None:
@@ -122,6 +125,11 @@ class Metrics:
             "e2e_request_latency_seconds", "From the request's arrival to the end of its answer.", WHOLE_S
         )
         self._step_s = self._histogram("step_seconds", "Duration of one step of the engine.", STEP_S)
+        self._step_error = self._histogram(
+            "step_prediction_error_ratio",
+            "How far a step's predicted duration was from the measured one, as a share of the measured one.",
+            ERROR_RATIO,
+        )
 
     def _gauge(self, name: str, doc: str, labels: Sequence[str] = ()) -> Gauge:
         return self._keep(Gauge(f"quire_{name}", doc, labels, registry=self._registry))

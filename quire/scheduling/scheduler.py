@@ -121,7 +121,7 @@ class Scheduler:
         """Forget every prefix that no sequence holds now: benchmarks begin with an empty cache."""
         self._holdings.forget_cached()
 
-    def stats(self, seconds: float = 0.0) -> StepStats:
+    def stats(self, seconds: float = 0.0, predicted_s: float | None = None) -> StepStats:
         """The last step in numbers, and who and what is left after it."""
         tally = self._tally
         return StepStats(
@@ -134,6 +134,7 @@ class Scheduler:
             num_finished=tally.num_finished,
             seconds=seconds,
             cache=self.cache_use(),
+            predicted_s=predicted_s,
         )
 
     def cache_use(self) -> CacheUse:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from quire.events import CacheUse, RequestStats, StepStats
 from quire.observe.metrics import Metrics
 
@@ -28,6 +30,15 @@ def test_a_step_sets_the_state_and_adds_to_the_totals() -> None:
     assert shown["quire_prefix_cache_hits_total"] == 64
     assert shown["quire_num_preemptions_total"] == 2
     assert shown["quire_step_seconds_count"] == 2
+
+
+def test_the_prediction_error_counts_only_where_there_was_a_prediction() -> None:
+    metrics = Metrics()
+    metrics.on_step(StepStats(seconds=0.02))
+    metrics.on_step(StepStats(seconds=0.02, predicted_s=0.023))
+    shown = values(metrics)
+    assert shown["quire_step_prediction_error_ratio_count"] == 1
+    assert shown["quire_step_prediction_error_ratio_sum"] == pytest.approx(0.15)
 
 
 def test_a_request_without_tokens_is_no_latency() -> None:

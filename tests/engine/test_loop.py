@@ -1,0 +1,60 @@
+"""The loop with a clock of its own. Knows: when time is asked for. Does not know: pipes."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from quire.cache.blocks import BlockPool
+from quire.engine import loop
+from quire.engine.engine import Engine
+from quire.engine.messages import FromEngine, StepReport, Submit, ToEngine
+from quire.errors import InternalError
+from quire.request import Request, SamplingParams
+from quire.runner.fake import FakeRunner
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.scheduler import Scheduler
+
+
+class Script:
+    """A mailbox that delivers `messages` at once and closes when the engine has nothing more to say."""
+
+    def __init__(self, messages: list[ToEngine]) -> None:
+        self.is_open = True
+        self.sent: list[FromEngine] = []
+        self._messages = messages
+
+    def receive(self, wait: bool) -> list[ToEngine]:
+        messages, self._messages = self._messages, []
+        self.is_open = bool(messages) or not wait
+        return messages
+
+    def send(self, message: FromEngine) -> None:
+        self.sent.append(message)
+
+
+def engine() -> Engine:
+    return Engine(Scheduler(SchedulerLimits(4, 64, 100), BlockPool(16)), FakeRunner())
+
+
+def test_every_step_is_timed_and_the_next_one_foreseen() -> None:
+    ticks = count()
+    params = SamplingParams(seed=1, max_tokens=20, ignore_eos=True)
+    mailbox = Script([Submit(Request("a", (1, 2, 3), params))])
+    loop.run(engine(), mailbox, lambda: float(next(ticks)))
+    reports = [message for message in mailbox.sent if isinstance(message, StepReport)]
+    assert [report.stats.seconds for report in reports] == [1.0] * 20
+    assert reports[0].stats.predicted_s is None
+    assert reports[-1].stats.predicted_s == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_step_is_timed_once() -> None:
+    bare = engine()
+    bare.add(Request("a", (1, 2, 3), SamplingParams(seed=1)))
+    deltas = bare.advance(0.0)
+    assert deltas
+    report = bare.timed(deltas, 0.5)
+    assert (report.deltas, report.stats.seconds) == (deltas, 0.5)
+    with pytest.raises(InternalError, match="never was"):
+        bare.timed(deltas, 0.5)
