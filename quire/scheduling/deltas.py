@@ -23,8 +23,13 @@ def prompt_logprobs(seat: Seat, work: Work, outcome: WorkResult) -> tuple[TokenL
 
 def drawn(seat: Seat, outcome: WorkResult, number: int, told: tuple[TokenLogprob, ...]) -> Delta:
     """Append draw `number` of `outcome` to `seat`, and say so."""
+    seat.tokens.append(outcome.tokens[number])
+    return spoken(seat, outcome, number, told)
+
+
+def spoken(seat: Seat, outcome: WorkResult, number: int = 0, told: tuple[TokenLogprob, ...] = ()) -> Delta:
+    """Draw `number` of `outcome`, which `seat` holds already, and the end if it is one."""
     token = outcome.tokens[number]
-    seat.tokens.append(token)
     finish = seat.finish_after(token)
     return Delta(
         seat.request.id,

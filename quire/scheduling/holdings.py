@@ -28,7 +28,7 @@ class Holdings:
     def num_missing(self, seat: Seat, end: int) -> int:
         """Blocks that `seat` must take before it can write up to position `end`."""
         missing = -(-end // self.block_size) - len(seat.blocks)
-        return missing + 1 if self._is_shared(seat) else missing
+        return missing + 1 if self.is_shared(seat) else missing
 
     def match(self, seat: Seat) -> list[int]:
         """Blocks that already hold the beginning of `seat`, which holds none yet."""
@@ -54,16 +54,28 @@ class Holdings:
 
     def grow(self, seat: Seat, end: int) -> tuple[int, int] | None:
         """Take blocks up to position `end`; the (source, destination) to copy first if the last block was shared."""
-        copy = self._own_last(seat) if self._is_shared(seat) else None
+        copy = self._own_last(seat) if self.is_shared(seat) else None
         for _ in range(-(-end // self.block_size) - len(seat.blocks)):
             seat.blocks.append(self._take())
         return copy
+
+    def extend(self, seat: Seat) -> bool:
+        """Take one block behind the full ones of `seat`; False if none is idle."""
+        if not self.pool.num_idle:
+            return False
+        seat.blocks.append(self._take())
+        return True
 
     def advance(self, seat: Seat, num_tokens: int) -> None:
         """`num_tokens` more are computed: full blocks are offered to others."""
         seat.num_computed += num_tokens
         self.num_filled += num_tokens
-        if self.prefix is not None and seat.num_computed // self.block_size > seat.num_named:
+        if seat.num_computed // self.block_size > seat.num_named:
+            self.offer(seat)
+
+    def offer(self, seat: Seat) -> None:
+        """A block of `seat` has just become full: others may find it."""
+        if self.prefix is not None:
             self._publish(self.prefix, seat)
 
     def fork(self, parent: Seat, child: Seat) -> None:
@@ -83,6 +95,7 @@ class Holdings:
                 self.num_filled -= min(size, max(0, seat.num_computed - number * size))
         seat.blocks = []  # a new list: the old one may still be read by a step under way
         seat.num_computed = seat.num_named = 0
+        seat.steady = False
 
     def spoil(self, seat: Seat) -> None:
         """What `seat` computed cannot be trusted: nobody else may find it."""
@@ -118,7 +131,8 @@ class Holdings:
         if len(kept) != len(known) or not all(block in known for block in kept):
             raise InternalError("a block is published and not kept, or kept and not published", got=kept)
 
-    def _is_shared(self, seat: Seat) -> bool:
+    def is_shared(self, seat: Seat) -> bool:
+        """True if `seat` must copy its last block before it writes there."""
         # Only the partly filled last block is ever written again, so it alone can need a copy.
         return seat.num_computed % self.block_size != 0 and self.pool.num_owners(seat.blocks[-1]) > 1
 

@@ -111,10 +111,28 @@ class Scheduler:
             raise InternalError("this is not the result of the step under way", got=step.id, allowed=self._open_step)
         self._open_step = None
         news: list[Delta] = []
+        seats, num_steady, size = self._seats, 0, self.limits.block_size
         for work, outcome in zip(step.works, result.works, strict=True):
-            seat = self._seats.get(work.seq_id)
-            if seat is not None:
+            seat = seats.get(work.seq_id)
+            if seat is None:
+                continue
+            drawn = outcome.tokens
+            if not seat.steady or outcome.error is not None or len(drawn) != 1:
                 self._settle_one(seat, work, outcome, news)
+                continue
+            # The rest of this loop is `_settle_one` for the case that a full house repeats hundreds of times a step.
+            num_steady += 1
+            seat.num_computed = computed = seat.num_computed + 1
+            if not computed % size:
+                self._holdings.offer(seat)
+            tokens = seat.tokens
+            tokens += drawn
+            if len(tokens) >= seat.last_len or drawn[0] in seat.end_ids:
+                self._finish(seat, outcome, news)
+            else:
+                news.append(Delta(seat.request.id, seat.index, drawn, outcome.logprobs, (), seat.num_cached))
+        self._holdings.num_filled += num_steady
+        self._tally.num_output_tokens += num_steady
         return news
 
     def reset_prefix_cache(self) -> None:
@@ -158,20 +176,26 @@ class Scheduler:
         running, budget = self._line.running, self.limits.max_num_batched_tokens
         if not running:
             return budget, False
-        grants = policy.share_out([len(seat.tokens) - seat.num_computed for seat in running], budget)
-        pressed = False
+        owed = [len(seat.tokens) - seat.num_computed for seat in running]
+        grants = owed if sum(owed) <= budget else policy.share_out(owed, budget)
+        pressed, size = False, self.limits.block_size
         # Putting back shortens `running` at its end, behind whoever is being served: the loop then ends early.
         for seat, grant in zip(running, grants, strict=False):
+            start = seat.num_computed
+            if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
+                works.append(Work(seat.id, seat.tokens[start:], start, seat.blocks, seat.draw))
+                budget -= 1
+                continue
             if grant == 0:
                 continue
-            end = seat.num_computed + grant
-            if missing := self._holdings.num_missing(seat, end):
-                if missing > self._pool.num_idle:
-                    pressed = True
-                    if not self._make_room(seat, end):
-                        continue
-                if (copy := self._holdings.grow(seat, end)) is not None:
-                    copies.append(copy)
+            end = start + grant
+            missing = self._holdings.num_missing(seat, end)
+            if missing > self._pool.num_idle:
+                pressed = True
+                if not self._make_room(seat, end):
+                    continue
+            if missing and (copy := self._holdings.grow(seat, end)) is not None:
+                copies.append(copy)
             works.append(self._work(seat, grant))
             budget -= grant
         return budget, pressed
@@ -235,6 +259,7 @@ class Scheduler:
         told = () if work.prompt_logprobs is None else deltas.prompt_logprobs(seat, work, outcome)
         if work.draw is not None:
             self._draw(seat, work.draw.indices, outcome, told, news)
+            seat.steady = bool(seat.blocks) and seat.is_settled and not self._holdings.is_shared(seat)
         elif told:
             news.append(deltas.told_only(seat, told))
 
@@ -263,6 +288,12 @@ class Scheduler:
             if delta.finish is not None:
                 self._tally.num_finished += 1
                 self._remove(sample)
+
+    def _finish(self, seat: Seat, outcome: WorkResult, news: list[Delta]) -> None:
+        """The last word of a steady sequence, whose token is already appended."""
+        news.append(deltas.spoken(seat, outcome))
+        self._tally.num_finished += 1
+        self._remove(seat)
 
     def _part(self, seat: Seat, family: dict[int, Seat]) -> None:
         """Let each of `seat`'s samples go its own way from here, all holding the same blocks."""

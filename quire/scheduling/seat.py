@@ -16,7 +16,8 @@ class Seat(Sequence):
 
     `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone. `num_told`
     prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been offered
-    to the prefix index.
+    to the prefix index. `steady`: it owes one token, alone, and its next draw is the last one again; `end_ids` and
+    `last_len` say when that ends.
 
     0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
     |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
@@ -30,6 +31,14 @@ class Seat(Sequence):
     num_told: int = 0
     started: bool = False
     draw: Draw | None = None
+    steady: bool = False
+    end_ids: frozenset[int] = frozenset()
+    last_len: int = 0
+
+    def __post_init__(self) -> None:
+        request, params = self.request, self.request.params
+        self.end_ids = frozenset([*(() if params.ignore_eos else request.eos_ids), *(params.stop_token_ids or ())])
+        self.last_len = request.max_total_tokens
 
     @property
     def place(self) -> tuple[int, int]:
@@ -56,6 +65,19 @@ class Seat(Sequence):
             wanted = self.request.params.prompt_logprobs
             return Work(self.id, self.tokens[start:end], start, self.blocks, draw, wanted, successors)
         return Work(self.id, self.tokens[start:end], start, self.blocks, draw)
+
+    @property
+    def is_settled(self) -> bool:
+        """True where nothing but a new block can change what its next steps look like."""
+        draw, params = self.draw, self.request.params
+        return (
+            draw is not None
+            and draw.indices == self.indices == (self.index,)
+            and not draw.banned_ids
+            and self.num_output >= params.min_tokens
+            and self.num_owed == 1
+            and not self.owes_prompt_logprobs
+        )
 
     def sibling(self, seq_id: int, index: int) -> Seat:
         """Sample `index` of the same request, with the same tokens so far; its blocks are still to be shared."""

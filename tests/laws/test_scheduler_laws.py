@@ -54,7 +54,7 @@ def _nothing(*_: object) -> None:
 @pytest.mark.parametrize(
     ("room", "name", "sabotage"),
     [
-        (Holdings, "_is_shared", _never),  # a shared block is written without a copy
+        (Holdings, "is_shared", _never),  # a shared block is written without a copy
         (PrefixIndex, "forget", _nothing),  # an evicted block is still found
         (Holdings, "spoil", None),  # control: never called where nothing fails
         (Holdings, "let_go", _nothing),  # blocks are lost
