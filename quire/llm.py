@@ -151,7 +151,7 @@ class LLM:
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
         )
         request = Request(str(next(self._numbers)), ids, whole, self.spec.eos_ids)
-        self.engine.add(request)
+        self.engine.add(request, time.monotonic())
         return Answer(request, text, self.tokenizer)
 
     def _ids(self, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:

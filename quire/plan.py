@@ -61,6 +61,7 @@ class Plan:
     num_blocks: int
     threads: int
     prefix_cache: bool
+    scheduling_policy: str
     weights: WeightBytes
     kv_bytes: int
     activation_bytes: int
@@ -112,6 +113,7 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         num_blocks=num_blocks,
         threads=threads,
         prefix_cache=settings.prefix_cache,
+        scheduling_policy=settings.scheduling_policy,
         weights=weights,
         kv_bytes=num_blocks * block_bytes,
         activation_bytes=activation_bytes,

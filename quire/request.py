@@ -19,6 +19,8 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_SEED = 2**63 - 1
+MAX_PRIORITY = 100
+MAX_WEIGHT = 1e6
 
 
 class Finish(str, Enum):
@@ -99,7 +101,8 @@ class Request:
     """One admitted request: everything valid, every default resolved.
 
     `params.seed` and `params.max_tokens` are never None here. `cache_salt` separates prefix caches; requests share
-    blocks only under the same salt. `eos_ids` end a sample unless `params.ignore_eos`.
+    blocks only under the same salt. `eos_ids` end a sample unless `params.ignore_eos`. `tenant` is who is to be served
+    fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner.
     """
 
     id: str
@@ -107,12 +110,17 @@ class Request:
     params: SamplingParams
     eos_ids: tuple[int, ...] = ()
     cache_salt: str = ""
+    tenant: str = ""
+    weight: float = 1.0
+    priority: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise RequestError("the prompt holds no tokens", allowed="at least one token", param="prompt")
         if self.params.seed is None or self.params.max_tokens is None:
             raise RequestError("a request needs a seed and a max_tokens before it is submitted", param="seed")
+        _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
+        _number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
 
     @property
     def max_tokens(self) -> int:

@@ -60,6 +60,12 @@ class EngineSettings:
     )
     block_size: int = option(16, "Tokens per KV block; a multiple of 16.")
     threads: int | None = option(None, "Compute threads. Default: the cores this process may use.")
+    scheduling_policy: str = option(
+        "fair",
+        "Who is served next: fair takes turns between tenants (`user`) by service, fcfs keeps the order of arrival, "
+        "priority goes by `priority` and waiting time alone.",
+        choices=("fcfs", "fair", "priority"),
+    )
     prefix_cache: bool = option(True, "Reuse the KV blocks of shared prompt prefixes (--no-prefix-cache turns it off).")
 
 

@@ -82,4 +82,5 @@ def build_scheduler(plan: Plan) -> Scheduler:
         max_model_len=plan.max_model_len,
         block_size=plan.block_size,
     )
-    return Scheduler(limits, BlockPool(plan.num_blocks), PrefixIndex(plan.block_size) if plan.prefix_cache else None)
+    prefix = PrefixIndex(plan.block_size) if plan.prefix_cache else None
+    return Scheduler(limits, BlockPool(plan.num_blocks), prefix, plan.scheduling_policy)

@@ -37,9 +37,9 @@ class Engine:
         """True while a step would do something."""
         return self.scheduler.has_work
 
-    def add(self, request: Request) -> None:
-        """Take a request in; raises `RequestError` at once if it can never be served."""
-        self.scheduler.add(request)
+    def add(self, request: Request, now: float) -> None:
+        """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served."""
+        self.scheduler.add(request, now)
 
     def abort(self, request_id: str, index: int | None = None) -> tuple[Delta, ...]:
         """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already."""

@@ -19,7 +19,7 @@ def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
     """Serve until the other side goes. An abort takes effect before the next step is scheduled."""
     while mailbox.is_open:
         for message in mailbox.receive(wait=not engine.has_work):
-            _obey(message, engine, mailbox)
+            _obey(message, engine, mailbox, clock)
         report = _timed_step(engine, clock)
         if report is not None:
             mailbox.send(report)
@@ -33,10 +33,10 @@ def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
     return None if deltas is None else engine.timed(deltas, clock() - start)
 
 
-def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox) -> None:
+def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
     if isinstance(message, Submit):
         try:
-            engine.add(message.request)
+            engine.add(message.request, clock())
         except QuireError as problem:
             mailbox.send(Refused(message.request.id, type(problem).__name__, problem.message, problem.param))
     elif isinstance(message, Abort):

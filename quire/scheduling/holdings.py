@@ -30,6 +30,19 @@ class Holdings:
         missing = -(-end // self.block_size) - len(seat.blocks)
         return missing + 1 if self.is_shared(seat) else missing
 
+    def num_freed(self, seat: Seat) -> int:
+        """Blocks that nobody would hold if `seat` let go. Shared ones come first: a prefix, or its siblings' prompt."""
+        num_shared = 0
+        for block in seat.blocks:
+            if self.pool.num_owners(block) < 2:
+                break
+            num_shared += 1
+        return len(seat.blocks) - num_shared
+
+    def num_lost(self, seat: Seat) -> int:
+        """Computed tokens that nobody would hold if `seat` let go."""
+        return seat.num_computed - (len(seat.blocks) - self.num_freed(seat)) * self.block_size
+
     def match(self, seat: Seat) -> list[int]:
         """Blocks that already hold the beginning of `seat`, which holds none yet."""
         if self.prefix is None or seat.owes_prompt_logprobs:

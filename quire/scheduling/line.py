@@ -1,67 +1,110 @@
-"""Knows: one line of sequences in order of arrival, whose front is running. Does not know: blocks, tokens or steps.
+"""Knows: who runs and who waits, and in which order. Does not know: blocks, tokens or steps.
 
-    oldest                                                                  youngest
-    |---------- running ----------|------------------ waiting ------------------|
-               put back one by one  <-|->  admitted one by one
+    running    |-- least place: grows first, is put back last --------------------------------------|
+    waiting    |-- a tenant's queue: least turn first --|-- another's --|      next: the tenant with least service,
+                                                                               of two alike the one with fewer here
 
-Nobody overtakes: whoever runs is older than whoever waits. So the oldest runs, is never put back, and finishes.
+A place and a turn never change, so whoever has the least place of those who run stays there, and finishes.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from operator import attrgetter
 
 from quire.errors import InternalError
+from quire.scheduling.accounts import Account, Accounts
+from quire.scheduling.policy import Place
 from quire.scheduling.seat import Seat
+
+PLACE = attrgetter("place")
+TURN = attrgetter("turn")
 
 
 class Line:
-    """Joining, admitting and putting back are O(1); leaving is O(running)."""
+    """Joining, admitting, putting back and leaving are O(log n), but for moving a list's tail."""
 
-    def __init__(self) -> None:
+    def __init__(self, accounts: Accounts) -> None:
         self.running: list[Seat] = []
-        self.waiting: OrderedDict[int, Seat] = OrderedDict()
+        self.num_waiting = self.num_moves = 0
+        self._accounts = accounts
+        self._queues: dict[Account, list[Seat]] = {}
+
+    def waiting(self) -> Iterator[Seat]:
+        """Everyone who waits, queue by queue."""
+        for queue in self._queues.values():
+            yield from queue
 
     def join(self, seat: Seat) -> None:
-        """Stand at the end."""
-        self.waiting[seat.id] = seat
+        """Wait in the queue of its tenant."""
+        queue = self._queues.get(seat.account)
+        if queue is None:
+            self._accounts.begin_to_wait(seat.account, list(self._queues))
+            queue = self._queues[seat.account] = []
+        insort(queue, seat, key=TURN)
+        seat.waits = True
+        self.num_moves += 1
+        self.num_waiting += 1
 
-    def head(self) -> Seat | None:
-        """Who is admitted next."""
-        return next(iter(self.waiting.values()), None)
+    def next(self, skipped: Mapping[Account, int]) -> Seat | None:
+        """Who is to be admitted next, if the first `skipped` of each queue are passed over."""
+        found: Seat | None = None
+        for account, queue in self._queues.items():
+            number = skipped.get(account, 0)
+            if number >= len(queue):
+                continue
+            seat = queue[number]
+            if found is None or _standing(seat) < _standing(found):
+                found = seat
+        return found
 
-    def admit(self) -> Seat:
-        """The head begins to run."""
-        _, seat = self.waiting.popitem(last=False)
-        self.running.append(seat)
-        return seat
+    def admit(self, seat: Seat) -> None:
+        """`seat`, which waits, begins to run."""
+        self._stop_waiting(seat)
+        insort(self.running, seat, key=PLACE)
 
-    def put_back(self) -> Seat:
-        """The youngest that runs waits again, before everyone else who waits."""
-        seat = self.running.pop()
-        self.waiting[seat.id] = seat
-        self.waiting.move_to_end(seat.id, last=False)
-        return seat
+    def put_back(self, seat: Seat) -> None:
+        """`seat`, which runs, waits again."""
+        self.running.remove(seat)
+        self.join(seat)
 
-    def follow(self, seat: Seat, siblings: list[Seat]) -> None:
-        """`siblings` begin to run right behind `seat`."""
-        place = self.running.index(seat) + 1
-        self.running[place:place] = siblings
+    def follow(self, siblings: list[Seat]) -> None:
+        """`siblings` of one who runs begin to run."""
+        for seat in siblings:
+            insort(self.running, seat, key=PLACE)
 
     def leave(self, seat: Seat) -> None:
         """Out of the line, wherever it stands."""
-        if seat.id in self.waiting:
-            del self.waiting[seat.id]
+        if seat.waits:
+            self._stop_waiting(seat)
         else:
             self.running.remove(seat)
+            self.num_moves += 1
 
     def check(self) -> None:
-        """Raise `InternalError` if anyone has overtaken anyone, or a waiting one holds blocks."""
-        line = [*self.running, *self.waiting.values()]
-        for older, younger in pairwise(line):
-            if older.place >= younger.place:
-                raise InternalError("the line is out of order", got=(older.place, younger.place))
-        for seat in self.waiting.values():
-            if seat.blocks or seat.num_computed:
+        """Raise `InternalError` if a list is out of order or miscounted, or a waiting sequence holds blocks."""
+        for name, seats, key in [("running", self.running, PLACE), *(("a", q, TURN) for q in self._queues.values())]:
+            for older, younger in pairwise(seats):
+                if key(older) >= key(younger):
+                    raise InternalError(f"{name} queue is out of order", got=(key(older), key(younger)))
+        if self.num_waiting != sum(map(len, self._queues.values())) or not all(self._queues.values()):
+            raise InternalError("those who wait are miscounted", got=self.num_waiting)
+        for seat in self.waiting():
+            if seat.blocks or seat.num_computed or not seat.waits:
                 raise InternalError("a waiting sequence holds blocks", got=seat.id)
+
+    def _stop_waiting(self, seat: Seat) -> None:
+        queue = self._queues[seat.account]
+        del queue[bisect_left(queue, seat.turn, key=TURN)]
+        seat.waits = False
+        self.num_moves += 1
+        self.num_waiting -= 1
+        if not queue:
+            del self._queues[seat.account]
+            self._accounts.end_to_wait(seat.account)
+
+
+def _standing(seat: Seat) -> tuple[float, int, Place]:
+    return (seat.account.service, seat.account.num_seats, seat.turn)

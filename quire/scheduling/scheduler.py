@@ -16,8 +16,10 @@ from quire.cache.prefix import PrefixIndex
 from quire.errors import InternalError, RequestError
 from quire.events import CacheUse, StepStats
 from quire.request import Finish, Request, Sequence
-from quire.scheduling import deltas, policy
+from quire.scheduling import deltas, policy, sharing
+from quire.scheduling.accounts import Accounts
 from quire.scheduling.admission import refusal
+from quire.scheduling.entry import Entry
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.line import Line
@@ -32,12 +34,16 @@ class Scheduler:
     What comes out depends on what went in and on nothing else. Work per step is O(tokens granted + running).
     """
 
-    def __init__(self, limits: SchedulerLimits, pool: BlockPool, prefix: PrefixIndex | None = None) -> None:
+    def __init__(
+        self, limits: SchedulerLimits, pool: BlockPool, prefix: PrefixIndex | None = None, policy_name: str = "fair"
+    ) -> None:
         self.limits = limits
         self._pool = pool
         self._holdings = Holdings(pool, prefix, limits.block_size)
-        self._watermark = policy.watermark(pool.num_blocks)
-        self._line = Line()
+        self._rule = policy.policy_named(policy_name)
+        self._accounts = Accounts()
+        self._line = Line(self._accounts)
+        self._entry = Entry(limits, self._rule, self._line, self._accounts, self._holdings)
         self._families: dict[str, dict[int, Seat]] = {}
         self._seats: dict[int, Seat] = {}
         self._num_seats = self._num_arrivals = self._num_steps = 0
@@ -62,17 +68,19 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a place, those put back included."""
-        return len(self._line.waiting)
+        return self._line.num_waiting
 
-    def add(self, request: Request) -> None:
-        """Put `request` at the end of the line, or raise the `RequestError` that says why it can never be served."""
+    def add(self, request: Request, now: float = 0.0) -> None:
+        """Let `request` wait, or raise the `RequestError` that says why it can never be served."""
         error = refusal(request, self.limits, self._pool.num_blocks)
         if error is None and request.id in self._families:
             error = RequestError("a request with this id is already here", got=request.id, param="id")
         if error is not None:
             raise error
-        seat = Seat(self._new_id(), request, tokens=list(request.prompt), arrival=self._num_arrivals)
-        seat.indices = tuple(range(request.params.n))
+        seat = Seat(self._new_id(), request, tokens=list(request.prompt), indices=tuple(range(request.params.n)))
+        seat.account = self._accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
+        seat.place = policy.place(self._rule, now, self._num_arrivals, request.priority)
+        seat.turn = policy.turn(self._rule, now, self._num_arrivals, request.priority)
         self._num_arrivals += 1
         self._families[request.id] = dict.fromkeys(seat.indices, seat)
         self._seats[seat.id] = seat
@@ -85,7 +93,7 @@ class Scheduler:
         return [self._end_sample(family[number], number, Finish.ABORT) for number in ending]
 
     def schedule(self, now: float) -> Step | None:
-        """What to compute next, None if nobody is here. `now` is for policies that weigh waiting; fcfs does not."""
+        """What to compute next, None if nobody is here. `now` is the time on the clock of `add`, in seconds."""
         if self._open_step is not None:
             raise InternalError("a step was scheduled before the last one was settled", got=self._open_step)
         if not self._seats:
@@ -93,8 +101,11 @@ class Scheduler:
         self._tally = Tally()
         works: list[Work] = []
         copies: list[tuple[int, int]] = []
+        for seat, hits, leaving in self._entry.favoured():
+            self._put_back(leaving)
+            self._admit(seat, hits)
         budget, pressed = self._serve_running(works, copies)
-        if budget and not pressed and self._line.waiting:
+        if budget and not pressed and self._line.num_waiting:
             self._serve_waiting(works, budget)
         if not works:
             raise InternalError("nobody can go on", got=f"{self.num_running} running, {self.num_waiting} waiting")
@@ -123,6 +134,8 @@ class Scheduler:
             # The rest of this loop is `_settle_one` for the case that a full house repeats hundreds of times a step.
             num_steady += 1
             seat.num_computed = computed = seat.num_computed + 1
+            account = seat.account
+            account.service += account.output_price + account.held_price * computed
             if not computed % size:
                 self._holdings.offer(seat)
             tokens = seat.tokens
@@ -164,7 +177,7 @@ class Scheduler:
     def check(self) -> None:
         """Raise `InternalError` if a law is broken: the line's order, the blocks' conservation, who belongs to whom."""
         self._line.check()
-        seats = [*self._line.running, *self._line.waiting.values()]
+        seats = [*self._line.running, *self._line.waiting()]
         self._holdings.check(seats)
         samples = {(name, index): seat for name, family in self._families.items() for index, seat in family.items()}
         stood_for = {(seat.request.id, index): seat for seat in seats for index in seat.indices}
@@ -177,16 +190,15 @@ class Scheduler:
         if not running:
             return budget, False
         owed = [len(seat.tokens) - seat.num_computed for seat in running]
-        grants = owed if sum(owed) <= budget else policy.share_out(owed, budget)
+        grants = owed if sum(owed) <= budget else self._share_out(owed, budget)
         pressed, size = False, self.limits.block_size
-        # Putting back shortens `running` at its end, behind whoever is being served: the loop then ends early.
-        for seat, grant in zip(running, grants, strict=False):
+        for seat, grant in zip(tuple(running), grants, strict=True):
             start = seat.num_computed
             if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
                 works.append(Work(seat.id, seat.tokens[start:], start, seat.blocks, seat.draw))
                 budget -= 1
                 continue
-            if grant == 0:
+            if grant == 0 or seat.waits:
                 continue
             end = start + grant
             missing = self._holdings.num_missing(seat, end)
@@ -200,47 +212,48 @@ class Scheduler:
             budget -= grant
         return budget, pressed
 
+    def _share_out(self, owed: list[int], budget: int) -> list[int]:
+        whole = sharing.Room(self.limits.max_num_seqs, self._pool.num_blocks)
+        running, active = self._line.running, self._accounts.active
+        return policy.share_out(owed, budget, sharing.standing(running, active, whole, self.limits.block_size))
+
     def _make_room(self, seat: Seat, end: int) -> bool:
-        """Put back the youngest until `seat` can grow to `end`; False if it is the youngest itself, which then waits
-        where it is: it keeps what it computed unless an older one needs the blocks."""
+        """Put back whoever stands behind `seat` and loses the least work, until it can grow to `end`; False if nobody
+        does: it then waits where it is and keeps what it computed, unless one before it needs the blocks."""
         running = self._line.running
         while self._holdings.num_missing(seat, end) > self._pool.num_idle:
-            if running[-1] is seat:
+            behind = running[running.index(seat) + 1 :]
+            if not behind:
                 return False
-            self._holdings.let_go(self._line.put_back())
-            self._tally.num_preempted += 1
+            behind.reverse()  # of those that lose alike the last goes
+            self._put_back([min(behind, key=self._holdings.num_lost)])
         return True
 
+    def _put_back(self, leaving: list[Seat]) -> None:
+        for seat in leaving:
+            self._holdings.let_go(seat)
+            self._line.put_back(seat)
+            self._tally.num_preempted += 1
+
     def _serve_waiting(self, works: list[Work], budget: int) -> None:
-        """Admit from the head of the line while rows, tokens and blocks last; nobody is passed over."""
-        rows = self.limits.max_num_seqs - sum([len(seat.indices) for seat in self._line.running])
-        if rows < 1:
-            return
-        promised = sum(self._num_wanted(seat) for seat in self._line.running)
-        while budget and (seat := self._line.head()) and seat.num_rows <= rows:
-            hits = self._holdings.match(seat)
-            wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
-            if self._line.running and wanted > self._holdings.num_idle_without(hits):
-                return
+        """Admit while rows, tokens and blocks last."""
+        for seat, hits in self._entry.newcomers():
             self._admit(seat, hits)
             grant = min(seat.num_owed, budget)
             self._holdings.grow(seat, seat.num_computed + grant)
             works.append(self._work(seat, grant))
             budget -= grant
-            rows -= seat.num_rows
-            promised += self._num_wanted(seat)
-
-    def _num_wanted(self, seat: Seat) -> int:
-        """Blocks that `seat` will take for what it owes now, and for its samples to part."""
-        return self._holdings.num_missing(seat, len(seat.tokens)) + seat.num_rows - 1
+            if not budget:
+                return
 
     def _admit(self, seat: Seat, hits: list[int]) -> None:
-        self._line.admit()
+        self._line.admit(seat)
         self._holdings.adopt(seat, hits)
         self._tally.num_cached_tokens += seat.num_computed
         if not seat.started:
             seat.started = True
             seat.num_cached = seat.num_computed
+            seat.account.charge(policy.prompt_charge(seat.num_prompt - seat.num_cached))
 
     def _work(self, seat: Seat, grant: int) -> Work:
         in_prompt = seat.num_prompt - seat.num_computed
@@ -281,6 +294,7 @@ class Scheduler:
             sample = family.get(index)
             if sample is None:
                 continue
+            sample.account.charge(policy.draw_charge(sample.num_computed))
             delta = deltas.drawn(sample, outcome, number, told)
             told = ()
             news.append(delta)
@@ -301,8 +315,9 @@ class Scheduler:
         seat.indices = (seat.index,)
         for sibling in siblings:
             self._holdings.fork(seat, sibling)
+            sibling.account.num_seats += 1
             self._seats[sibling.id] = family[sibling.index] = sibling
-        self._line.follow(seat, siblings)
+        self._line.follow(siblings)
 
     def _end_sample(self, seat: Seat, index: int, finish: Finish, error: str | None = None) -> Delta:
         """End one of the samples that `seat` stands for, and `seat` with the last of them."""
@@ -318,6 +333,7 @@ class Scheduler:
     def _remove(self, seat: Seat) -> None:
         self._holdings.let_go(seat)
         self._line.leave(seat)
+        self._accounts.leave(seat.account)
         del self._seats[seat.id]
         family = self._families[seat.request.id]
         del family[seat.index]

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quire.cache.prefix import Chain
 from quire.request import Sequence
 from quire.scheduling import policy
+from quire.scheduling.accounts import Account
+from quire.scheduling.policy import Place
 from quire.step import Draw, Work
 
 
 @dataclass(slots=True, eq=False)
 class Seat(Sequence):
-    """A sequence in the line.
+    """A sequence in the line, at its `place` while it runs and its `turn` while it `waits`; both never change.
 
-    `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone. `num_told`
-    prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been offered
-    to the prefix index. `steady`: it owes one token, alone, and its next draw is the last one again; `end_ids` and
-    `last_len` say when that ends.
+    `num_passed` requests were admitted before it because it did not fit. `indices` are the samples that it stands
+    for: all n until the prompt is computed, then itself alone. `num_told` prompt tokens after the first have had
+    their log-probabilities told. `num_named` of its blocks have been offered to the prefix index. `steady`: it owes
+    one token, alone, and its next draw is the last one again; `end_ids` and `last_len` say when that ends.
 
     0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
     |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
     |---------------------------------- blocks ----------------------------------|
     """
 
-    arrival: int = 0
+    account: Account = field(default_factory=lambda: Account(""))
+    place: Place = (0.0, 0, 0)
+    turn: Place = (0.0, 0, 0)
+    waits: bool = False
+    num_passed: int = 0
     indices: tuple[int, ...] = (0,)
     chain: Chain | None = None
     num_named: int = 0
@@ -41,14 +47,16 @@ class Seat(Sequence):
         self.last_len = request.max_total_tokens
 
     @property
-    def place(self) -> tuple[int, int]:
-        """Where it stands in the line."""
-        return policy.place(self.arrival, self.index)
-
-    @property
     def num_rows(self) -> int:
         """Rows that it will fill once its samples part."""
         return len(self.indices)
+
+    @property
+    def worst_charge(self) -> float:
+        """The most that its tenant can still be charged with for it."""
+        num_left = self.last_len - len(self.tokens)
+        num_prompt = 0 if self.started else self.num_prompt
+        return policy.prompt_charge(num_prompt) + self.num_rows * num_left * policy.draw_charge(self.last_len)
 
     @property
     def owes_prompt_logprobs(self) -> bool:
@@ -81,7 +89,8 @@ class Seat(Sequence):
 
     def sibling(self, seq_id: int, index: int) -> Seat:
         """Sample `index` of the same request, with the same tokens so far; its blocks are still to be shared."""
-        other = Seat(seq_id, self.request, index, self.tokens.copy(), arrival=self.arrival, indices=(index,))
+        other = Seat(seq_id, self.request, index, self.tokens.copy(), account=self.account, indices=(index,))
+        other.place, other.turn = (*self.place[:2], index), (*self.turn[:2], index)
         other.num_cached, other.num_told, other.started = self.num_cached, self.num_told, True
         return other
 

@@ -34,8 +34,8 @@ class Guard:
 
 INERT = frozenset(
     {
-        "user", "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
-        "prediction", "parallel_tool_calls", "priority", "request_id", "include_reasoning",
+        "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
+        "prediction", "parallel_tool_calls", "request_id", "include_reasoning",
     }
 )  # fmt: skip
 

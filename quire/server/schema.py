@@ -18,6 +18,7 @@ from quire.server import fields
 from quire.server.json_body import check_values
 
 MAX_SALT_CHARACTERS = 256
+MAX_USER_CHARACTERS = 1024
 
 
 def _texts(value: object) -> object:
@@ -78,6 +79,7 @@ class GenerationBody(Body):
     max_tokens: int | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
+    user: str | None = None
 
     top_k: int | None = None
     min_p: float | None = None
@@ -88,6 +90,7 @@ class GenerationBody(Body):
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
     cache_salt: str | None = None
+    priority: int = 0
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
 

@@ -16,6 +16,7 @@ from quire.server.door import Visit
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
 from quire.server.schema import (
     MAX_SALT_CHARACTERS,
+    MAX_USER_CHARACTERS,
     ChatBody,
     CompletionBody,
     GenerationBody,
@@ -126,6 +127,7 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
     check_ids(list(body.logit_bias or ()), service.vocab_size, "logit_bias")
     check_ids(body.stop_token_ids or [], service.vocab_size, "stop_token_ids")
     _check_salt(body.cache_salt)
+    _check_turn(service, body)
     asked = {
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -198,7 +200,15 @@ def _request(
         )
     _check_width(service, params)
     seeded = params if params.seed is not None else replace(params, seed=service.seed())
-    return Request(f"{plan.id}-{number}", prompt.ids, seeded, service.spec.eos_ids, body.cache_salt or "")
+    return Request(
+        f"{plan.id}-{number}",
+        prompt.ids,
+        seeded,
+        service.spec.eos_ids,
+        body.cache_salt or "",
+        tenant=body.user or "",
+        priority=body.priority,
+    )
 
 
 def _check_width(service: Service, params: SamplingParams) -> None:
@@ -235,6 +245,21 @@ def _check_salt(salt: str | None) -> None:
             got=f"{len(salt)} characters",
             allowed=f"1 to {MAX_SALT_CHARACTERS}",
             param="cache_salt",
+        )
+
+
+def _check_turn(service: Service, body: GenerationBody) -> None:
+    if body.user is not None and len(body.user) > MAX_USER_CHARACTERS:
+        raise RequestError(
+            "user is too long", got=f"{len(body.user)} characters", allowed=f"{MAX_USER_CHARACTERS}", param="user"
+        )
+    if body.priority and service.plan.scheduling_policy == "fcfs":
+        raise UnsupportedField(
+            "priority means nothing here",
+            got=body.priority,
+            allowed="0",
+            hint="The server was started with --scheduling-policy fcfs.",
+            param="priority",
         )
 
 

@@ -88,7 +88,7 @@ class Replay:
         self, arrivals: list[Arrival], limits: SchedulerLimits, num_blocks: int, device: ModelledDevice, speed: float
     ) -> None:
         self.num_steps = self.num_arrived = self.num_refused = self.num_preempted = self.num_output_tokens = 0
-        self._scheduler = Scheduler(limits, BlockPool(num_blocks))
+        self._scheduler = Scheduler(limits, BlockPool(num_blocks), policy_name="fcfs")
         self._device = device
         self._speed = speed
         self._todo = deque(arrivals)
@@ -137,7 +137,7 @@ class Replay:
         params = SamplingParams(temperature=0.0, seed=0, max_tokens=arrival.num_output, ignore_eos=True)
         self.num_arrived += 1
         try:
-            self._scheduler.add(Request(str(self.num_arrived), (0,) * arrival.num_prompt, params))
+            self._scheduler.add(Request(str(self.num_arrived), (0,) * arrival.num_prompt, params), self._now_s)
         except RequestError:
             self.num_refused += 1
 

@@ -142,7 +142,7 @@ def serve(engine: Engine, arrivals: list[tuple[int, Request]]) -> Answers:
     waiting, num_steps = sorted(arrivals, key=lambda arrival: arrival[0]), 0
     while waiting or engine.has_work:
         while waiting and (waiting[0][0] <= num_steps or not engine.has_work):
-            engine.add(waiting.pop(0)[1])
+            engine.add(waiting.pop(0)[1], float(num_steps))
         report = engine.step(float(num_steps))
         num_steps += 1
         for delta in report.deltas if report else ():

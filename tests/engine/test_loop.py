@@ -51,7 +51,7 @@ def test_every_step_is_timed_and_the_next_one_foreseen() -> None:
 
 def test_a_step_is_timed_once() -> None:
     bare = engine()
-    bare.add(Request("a", (1, 2, 3), SamplingParams(seed=1)))
+    bare.add(Request("a", (1, 2, 3), SamplingParams(seed=1)), 0.0)
     deltas = bare.advance(0.0)
     assert deltas
     report = bare.timed(deltas, 0.5)

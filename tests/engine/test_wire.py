@@ -30,6 +30,7 @@ PLAN = Plan(
     num_blocks=50,
     threads=2,
     prefix_cache=True,
+    scheduling_policy="fair",
     weights=WeightBytes(1, 2, 3, 4),
     kv_bytes=2,
     activation_bytes=3,

@@ -25,7 +25,7 @@ class LawfulRun:
         self.trace = trace
         self.pool = BlockPool(trace.num_blocks)
         prefix = PrefixIndex(trace.limits.block_size) if trace.cache else None
-        self.scheduler = Scheduler(trace.limits, self.pool, prefix)
+        self.scheduler = Scheduler(trace.limits, self.pool, prefix, trace.policy)
         self.runner = FakeRunner(VOCAB_SIZE, trace.limits.block_size)
         self.requests: dict[str, Request] = {}
         self.samples: dict[tuple[str, int], list[Delta]] = {}
@@ -50,7 +50,7 @@ class LawfulRun:
             if at != number:
                 continue
             try:
-                self.scheduler.add(request)
+                self.scheduler.add(request, float(number))
             except RequestError:
                 self.seen["refused"] += 1
                 continue
@@ -94,8 +94,8 @@ class LawfulRun:
         assert sum(len(getattr(sequence, "indices", ())) for sequence in running) <= limits.max_num_seqs
         assert len({work.seq_id for work in step.works}) == len(step.works)
         if oldest is not None:
-            assert running[0] is oldest, "the oldest was put back"
-            assert oldest.id in {work.seq_id for work in step.works}, "the oldest stands still"
+            assert oldest in running or running[0].place < oldest.place, "the oldest was put back for a younger one"
+        assert running[0].id in {work.seq_id for work in step.works}, "the oldest stands still"
 
     def _hear(self, news: list[Delta]) -> None:
         for delta in news:
@@ -106,8 +106,10 @@ class LawfulRun:
             heard.append(delta)
 
     def _patience(self) -> int:
-        """The oldest computes a token a step, so no trace takes longer than all its tokens one by one."""
-        return sum(request.max_total_tokens * request.params.n for request in self.requests.values())
+        """Whoever stands first computes a token a step and is not put back. It can lose that place, and then its work,
+        only to one whose place is less and who came to run later: once to each of the others."""
+        tokens = sum(request.max_total_tokens * request.params.n for request in self.requests.values())
+        return tokens * max(1, len(self.requests))
 
     def _judge_the_end(self) -> None:
         assert self.pool.num_used == 0

@@ -29,6 +29,7 @@ class Trace:
     limits: SchedulerLimits
     num_blocks: int
     cache: bool
+    policy: str
     arrivals: tuple[tuple[int, Request], ...]
     aborts: tuple[Abort, ...]
     failures: tuple[int, ...]
@@ -52,6 +53,7 @@ def trace_of(random: Random) -> Trace:
         limits=limits,
         num_blocks=max(1, num_slots // block_size),
         cache=random.choice((True, True, False)),
+        policy=random.choice(("fcfs", "fair", "fair", "priority")),
         arrivals=tuple(sorted(arrivals, key=lambda arrival: arrival[0])),
         aborts=tuple(_abort(random, request) for request in requests if random.randint(1, 8) == 1),
         failures=(random.randint(0, 20),) if random.randint(1, 10) == 1 else (),
@@ -72,7 +74,16 @@ def _request(random: Random, name: str, max_num_seqs: int, prefixes: list[tuple[
         logprobs=random.choice((None, None, 2)),
         prompt_logprobs=random.choice((None, None, None, None, 1)),
     )
-    return Request(name, prompt, params, eos_ids=(EOS,), cache_salt=random.choice(("", "", "other")))
+    return Request(
+        name,
+        prompt,
+        params,
+        eos_ids=(EOS,),
+        cache_salt=random.choice(("", "", "other")),
+        tenant=random.choice(("", "a", "b", "c")),
+        weight=random.choice((1.0, 1.0, 0.5, 3.0)),
+        priority=random.choice((0, 0, -2, 5, 100)),
+    )
 
 
 def _abort(random: Random, request: Request) -> Abort:

@@ -58,7 +58,7 @@ def _nothing(*_: object) -> None:
         (PrefixIndex, "forget", _nothing),  # an evicted block is still found
         (Holdings, "spoil", None),  # control: never called where nothing fails
         (Holdings, "let_go", _nothing),  # blocks are lost
-        (Line, "put_back", lambda line: line.running.pop()),  # who is put back is forgotten
+        (Line, "put_back", lambda line, seat: line.running.remove(seat)),  # who is put back is forgotten
     ],
 )
 def test_the_laws_have_teeth(

@@ -16,7 +16,8 @@ from quire.step import Delta, Step
 def request(name: str, prompt: int | list[int], salt: str = "", eos: tuple[int, ...] = (), **params: Any) -> Request:
     """A request with `prompt` tokens 1000, 1001, ... or with exactly these."""
     tokens = tuple(range(1000, 1000 + prompt)) if isinstance(prompt, int) else tuple(prompt)
-    return Request(name, tokens, SamplingParams(**{"seed": 1, "max_tokens": 4, **params}), eos, salt)
+    own = {key: params.pop(key) for key in ("tenant", "weight", "priority") if key in params}
+    return Request(name, tokens, SamplingParams(**{"seed": 1, "max_tokens": 4, **params}), eos, salt, **own)
 
 
 class Bench:
@@ -31,17 +32,18 @@ class Bench:
         length: int = 1000,
         size: int = 4,
         cache: bool = True,
+        policy: str = "fcfs",
     ) -> None:
         limits = SchedulerLimits(seqs, budget, length, size)
         self.pool = BlockPool(blocks)
-        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None)
+        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None, policy)
         self.runner = FakeRunner(vocab_size=500, block_size=size)
         self.heard: list[Delta] = []
         self.num_preempted = 0
 
-    def add(self, *requests: Request) -> None:
+    def add(self, *requests: Request, now: float = 0.0) -> None:
         for each in requests:
-            self.scheduler.add(each)
+            self.scheduler.add(each, now)
 
     def step(self) -> Step:
         step = self.scheduler.schedule(0.0)

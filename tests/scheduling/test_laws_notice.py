@@ -28,7 +28,7 @@ def overtake(scheduler: Scheduler) -> None:
 
 
 def hold_while_waiting(scheduler: Scheduler) -> None:
-    scheduler._line.put_back()
+    scheduler._line.put_back(scheduler._line.running[-1])
 
 
 def forget_a_sample(scheduler: Scheduler) -> None:

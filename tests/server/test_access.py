@@ -78,7 +78,7 @@ def test_only_given_origins_are_allowed(locked: Served, rambler: Served) -> None
 @pytest.mark.parametrize("size", [1000, 1999, 2000, 2001, 2_000_000])
 @pytest.mark.parametrize("declared", [True, False])
 def test_bodies_have_a_limit(locked: Served, size: int, declared: bool) -> None:
-    body = b'{"prompt": "x", "max_tokens": 1, "user": "' + b"u" * (size - 44) + b'"}'
+    body = b'{"prompt": "x", "max_tokens": 1, "metadata": "' + b"u" * (size - 48) + b'"}'
     assert len(body) == size
     headers = {"content-type": "application/json", "x-api-key": KEY.encode().decode("latin-1")}
     if declared:

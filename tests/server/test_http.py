@@ -54,7 +54,7 @@ def test_a_head_that_does_not_come_is_given_up(talker: Served, monkeypatch: pyte
 
 
 def test_a_large_body_in_the_packet_of_its_head_is_no_long_head(talker: Served) -> None:
-    body = json.dumps({"prompt": "x", "user": "u" * (2 * MAX_HEAD_BYTES)}).encode()
+    body = json.dumps({"prompt": "x", "metadata": "u" * (2 * MAX_HEAD_BYTES)}).encode()
     head = (
         "POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
         f"content-length: {len(body)}\r\n\r\n"

@@ -41,6 +41,7 @@ def refused(answer: Any, param: str | None, code: str | None = None, status: int
         ("stream", "yes"), ("stream", 1), ("ignore_eos", 1), ("model", 5), ("cache_salt", ""),
         ("cache_salt", "x" * 300),
         ("stream_options", {"include_usage": True}), ("logit_bias", {"5": 101}),
+        ("user", 5), ("user", "x" * 1025), ("priority", 101), ("priority", -101), ("priority", "1"), ("priority", 0.5),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])

@@ -111,7 +111,7 @@ def run_once(engine: Engine, requests: Sequence[Request]) -> Run:
     run = Run({request.id: Times() for request in requests})
     start = time.perf_counter()
     for request in requests:
-        engine.add(request)
+        engine.add(request, start)
     while engine.has_work:
         report = engine.step(time.perf_counter())
         now_s = time.perf_counter() - start

@@ -1,0 +1,116 @@
+"""Knows: who of those waiting may run now, and who makes way for whom. Does not know: works, steps or results.
+
+next in turn     fits: admitted        does not fit: looked past, for at most MAX_PASSED others in its whole wait,
+                                       and by other tenants only as far as the bound on their service allows
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quire.scheduling import policy, sharing
+from quire.scheduling.accounts import Account, Accounts
+from quire.scheduling.holdings import Holdings
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.line import Line
+from quire.scheduling.policy import Policy
+from quire.scheduling.seat import Seat
+from quire.scheduling.sharing import Room
+
+RETRY_STEPS = 16
+
+
+class Entry:
+    """Looks, and moves nobody: whoever asks admits and puts back before asking on."""
+
+    def __init__(
+        self, limits: SchedulerLimits, rule: Policy, line: Line, accounts: Accounts, holdings: Holdings
+    ) -> None:
+        self._limits = limits
+        self._rule = rule
+        self._line = line
+        self._accounts = accounts
+        self._holdings = holdings
+        self._whole = Room(limits.max_num_seqs, holdings.pool.num_blocks)
+        self._watermark = policy.watermark(holdings.pool.num_blocks)
+        self._stuck_at = -1
+        self._patience = 0
+
+    def newcomers(self) -> Iterator[tuple[Seat, list[int]]]:
+        """Who is to be admitted, one after the other, with the blocks that hold its beginning already."""
+        line = self._line
+        if line.num_moves == self._stuck_at and self._patience:
+            self._patience -= 1
+            return
+        rows = self._limits.max_num_seqs - sum([len(seat.indices) for seat in line.running])
+        if rows < 1:
+            return
+        promised = sum([self._num_wanted(seat) for seat in line.running])
+        passed: list[Seat] = []
+        skipped: dict[Account, int] = {}
+        while rows and (seat := line.next(skipped)) is not None:
+            hits = self._holdings.match(seat)
+            if seat.num_rows <= rows and self._fits(seat, hits, promised) and self._may_pass(seat, passed):
+                for other in passed:
+                    other.num_passed += 1
+                yield seat, hits
+                rows -= seat.num_rows
+                promised += self._num_wanted(seat)
+                continue
+            passed.append(seat)
+            skipped[seat.account] = skipped.get(seat.account, 0) + 1
+            if not self._rule.may_pass or seat.num_passed >= policy.MAX_PASSED or len(passed) > policy.LOOK_AHEAD:
+                break
+        # Nothing but someone's leaving or coming changes the answer much: there is no need to ask again every step.
+        self._stuck_at, self._patience = line.num_moves, RETRY_STEPS
+
+    def favoured(self) -> Iterator[tuple[Seat, list[int], list[Seat]]]:
+        """Whose tenant is under its share and has had no token: before the step's tokens are shared out.
+
+        With the blocks of its beginning, and those of tenants over their share who make way for it.
+        """
+        line = self._line
+        while line.num_waiting and self._rule.by_tenant and len(active := self._accounts.active) > 1:
+            seat = line.next({})
+            if seat is None or seat.num_output:
+                return
+            hits = self._holdings.match(seat)
+            wanted = Room(seat.num_rows, self._num_wanted(seat))
+            if not sharing.is_under_share(seat, wanted, line.running, active, self._whole):
+                return
+            missing = self._missing(wanted, hits)
+            leaving: list[Seat] = []
+            if missing.rows > 0 or missing.blocks > 0:
+                leaving = sharing.who_makes_way(missing, line.running, active, self._whole, self._holdings)
+                if not leaving:
+                    return
+            yield seat, hits, leaving
+
+    def _missing(self, wanted: Room, hits: list[int]) -> Room:
+        running = self._line.running
+        rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in running])
+        promised = sum([self._num_wanted(seat) for seat in running]) + self._watermark
+        blocks = self._holdings.num_idle_without(hits) - promised
+        return Room(wanted.rows - rows, wanted.blocks - len(hits) - blocks)
+
+    def _num_wanted(self, seat: Seat) -> int:
+        """Blocks that `seat` will take for what it owes now, and for its samples to part."""
+        return self._holdings.num_missing(seat, len(seat.tokens)) + seat.num_rows - 1
+
+    def _fits(self, seat: Seat, hits: list[int], promised: int) -> bool:
+        wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
+        return not self._line.running or wanted <= self._holdings.num_idle_without(hits)
+
+    def _may_pass(self, seat: Seat, passed: list[Seat]) -> bool:
+        """True if the service of the tenant of `seat`, with all that it can still be charged with, stays within the
+        published bound of those of other tenants whom it would pass."""
+        account = seat.account
+        behind = [other.account.service for other in passed if other.account is not account]
+        if not behind:
+            return True
+        limits = self._limits
+        weights = [each.weight for each in self._accounts.active]
+        bound = policy.service_bound(limits.max_num_seqs, limits.max_model_len, min(weights))
+        mine = [other for other in self._line.running if other.account is account]
+        pledged = sum([other.worst_charge for other in mine]) + seat.worst_charge
+        return account.service + pledged / account.weight <= min(behind) + bound

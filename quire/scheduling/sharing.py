@@ -1,0 +1,89 @@
+"""Knows: what each tenant holds beside its share, and so whose first tokens go before and who makes way.
+
+A tenant's use is the larger of its parts of rows and of blocks (dominant resource; Ghodsi et al. 2011); its share is
+its weight among the tenants that are here. Does not know: policies, queues, or how blocks change hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
+
+from quire.scheduling.accounts import Account
+from quire.scheduling.holdings import Holdings
+from quire.scheduling.policy import DEFERRED, FAVOURED, ORDINARY
+from quire.scheduling.seat import Seat
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Rows and blocks: how many there are, or are wanted."""
+
+    rows: int
+    blocks: int
+
+
+def shares(active: SequenceOf[Account]) -> dict[Account, float]:
+    """Each tenant's share of everything."""
+    total = sum([account.weight for account in active])
+    return {account: account.weight / total for account in active}
+
+
+def uses(running: SequenceOf[Seat], whole: Room, block_size: int) -> dict[Account, float]:
+    """Each running tenant's use of `whole`, counting the blocks of what is still to be computed too."""
+    rows: dict[Account, int] = {}
+    blocks: dict[Account, int] = {}
+    for seat in running:
+        account = seat.account
+        rows[account] = rows.get(account, 0) + len(seat.indices)
+        blocks[account] = blocks.get(account, 0) + -(-len(seat.tokens) // block_size)
+    return {account: max(rows[account] / whole.rows, blocks[account] / whole.blocks) for account in rows}
+
+
+def standing(running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room, block_size: int) -> list[int]:
+    """For each running sequence: FAVOURED if it brings a tenant under its share its first token, DEFERRED if it draws
+    for a tenant over its share, else ORDINARY. Shares are of what is in use now."""
+    if len(active) < 2:
+        return []
+    share, use = shares(active), uses(running, whole, block_size)
+    in_use = sum(use.values())
+    over = {account for account, used in use.items() if used > share[account] * in_use}
+    return [
+        (DEFERRED if seat.num_owed == 1 else ORDINARY)
+        if seat.account in over
+        else (FAVOURED if not seat.num_output else ORDINARY)
+        for seat in running
+    ]
+
+
+def is_under_share(
+    seat: Seat, wanted: Room, running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room
+) -> bool:
+    """True if the tenant of `seat` stays within its share when `seat` runs too."""
+    rows = wanted.rows + sum([other.num_rows for other in running if other.account is seat.account])
+    blocks = wanted.blocks + sum([len(other.blocks) for other in running if other.account is seat.account])
+    return max(rows / whole.rows, blocks / whole.blocks) <= shares(active)[seat.account]
+
+
+def who_makes_way(
+    missing: Room, running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room, holdings: Holdings
+) -> list[Seat]:
+    """Sequences of tenants over their share that free `missing` rows and blocks, least work lost first; none if that
+    is not enough. The first of `running` stays: someone always finishes."""
+    share, use = shares(active), uses(running, whole, holdings.block_size)
+    rows, blocks = missing.rows, missing.blocks
+    left = list(running[1:])
+    leaving: list[Seat] = []
+    while rows > 0 or blocks > 0:
+        over = [seat for seat in left if use[seat.account] > share[seat.account]]
+        if not over:
+            return []
+        most = max(use[seat.account] / share[seat.account] for seat in over)
+        mine = [seat for seat in over if use[seat.account] / share[seat.account] == most]
+        seat = min(mine, key=lambda seat: (holdings.num_lost(seat), [-part for part in seat.place]))
+        left.remove(seat)
+        leaving.append(seat)
+        rows -= seat.num_rows
+        blocks -= holdings.num_freed(seat)
+        use[seat.account] -= max(seat.num_rows / whole.rows, len(seat.blocks) / whole.blocks)
+    return leaving
