@@ -33,7 +33,8 @@ class CacheUse:
 class StepStats:
     """One step as the engine saw it. Token counts are of this step; running and waiting are requests after it.
 
-    `predicted_s` is what the step-time model expected of `seconds`, None before it has seen any step.
+    `predicted_s` is what the step-time model expected of `seconds`, None before it has seen any step. What was
+    computed in vain: tokens repeated after a preemption, and those of samples that were aborted or that failed.
     """
 
     num_running: int = 0
@@ -46,6 +47,9 @@ class StepStats:
     seconds: float = 0.0
     cache: CacheUse = CacheUse()
     predicted_s: float | None = None
+    num_repeated_tokens: int = 0
+    num_aborted_tokens: int = 0
+    num_failed_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

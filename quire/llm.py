@@ -184,7 +184,7 @@ class LLM:
             if answer is not None:
                 yield delta.index, answer.take(delta)
                 if delta.finish is None and answer.output.outputs[delta.index].finish_reason is not None:
-                    self.engine.abort(answer.request.id, delta.index)  # a stop string ended it before the engine did
+                    self.engine.abort(answer.request.id, delta.index, served=True)  # at a stop string
 
 
 def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:

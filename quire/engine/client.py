@@ -91,10 +91,13 @@ class EngineClient:
             if num_running:
                 self.abort(request.id)
 
-    def abort(self, request_id: str, index: int | None = None) -> None:
-        """Tell the engine that nobody waits for this request, or for one sample of it; it ends with `abort`."""
+    def abort(self, request_id: str, index: int | None = None, served: bool = False) -> None:
+        """Tell the engine that nobody waits for this request, or for one sample of it; it ends with `abort`.
+
+        `served`: whoever asked has all that he wanted, and nothing was computed in vain.
+        """
         if self._failure is None:
-            self._link.send(Abort(request_id, index))
+            self._link.send(Abort(request_id, index, served))
 
     async def close(self) -> None:
         """End every stream and the engine."""

@@ -41,9 +41,12 @@ class Engine:
         """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served."""
         self.scheduler.add(request, now)
 
-    def abort(self, request_id: str, index: int | None = None) -> tuple[Delta, ...]:
-        """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already."""
-        return tuple(self.scheduler.abort(request_id, index))
+    def abort(self, request_id: str, index: int | None = None, served: bool = False) -> tuple[Delta, ...]:
+        """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already.
+
+        `served`: it ends because whoever asked has all that he wanted.
+        """
+        return tuple(self.scheduler.abort(request_id, index, served))
 
     def advance(self, now: float) -> tuple[Delta, ...] | None:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""

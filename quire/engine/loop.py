@@ -40,6 +40,6 @@ def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox, clock: Clock) -> 
         except QuireError as problem:
             mailbox.send(Refused(message.request.id, type(problem).__name__, problem.message, problem.param))
     elif isinstance(message, Abort):
-        deltas = engine.abort(message.request_id, message.index)
+        deltas = engine.abort(message.request_id, message.index, message.served)
         if deltas:
             mailbox.send(StepReport(deltas, engine.scheduler.stats()))

@@ -30,10 +30,11 @@ class Submit:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Nobody waits for this request any more, or for its sample `index` alone."""
+    """Nobody waits for this request any more, or for its sample `index` alone: he has left, or was `served` in full."""
 
     request_id: str
     index: int | None = None
+    served: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,11 @@ class Metrics:
         self._output_tokens.inc(stats.num_output_tokens)
         self._hit_tokens.inc(stats.num_cached_tokens)
         self._preemptions.inc(stats.num_preempted)
-        self._step_s.observe(stats.seconds)
+        self._repeated.inc(stats.num_repeated_tokens)
+        self._aborted.inc(stats.num_aborted_tokens)
+        self._failed.inc(stats.num_failed_tokens)
+        if stats.seconds > 0:  # else no step: somebody left between two
+            self._step_s.observe(stats.seconds)
         if stats.predicted_s is not None and stats.seconds > 0:
             self._step_error.observe(abs(stats.predicted_s - stats.seconds) / stats.seconds)
         self._step_tokens.inc(stats.num_prompt_tokens + stats.num_output_tokens)
@@ -107,7 +111,16 @@ class Metrics:
         self._hit_tokens = self._counter(
             "prefix_cache_hits_total", "Prompt tokens that came from the prefix cache and were not computed."
         )
-        self._preemptions = self._counter("num_preemptions_total", "Requests put back to make room for older ones.")
+        self._preemptions = self._counter("num_preemptions_total", "Sequences put back to make room for others.")
+        wasted = self._counter(
+            "wasted_tokens_total",
+            "Tokens computed in vain: again after a preemption (preempted), for samples whose client left before the "
+            "end (aborted), or whose computation went wrong (failed).",
+            ("cause",),
+        )
+        self._repeated, self._aborted, self._failed = (
+            wasted.labels(cause) for cause in ("preempted", "aborted", "failed")
+        )
         self._step_tokens = self._counter("step_tokens_total", "Tokens of all steps, prompt and generated together.")
         self._requests = self._counter("http_requests_total", "HTTP requests by route and status.", ("route", "status"))
         self._finished = self._counter(

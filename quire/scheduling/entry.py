@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from quire.scheduling import policy, sharing
 from quire.scheduling.accounts import Account, Accounts
+from quire.scheduling.growth import OutputLengths, peak_growth
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.line import Line
@@ -31,6 +32,7 @@ class Entry:
         self._line = line
         self._accounts = accounts
         self._holdings = holdings
+        self.lengths = OutputLengths()
         self._whole = Room(limits.max_num_seqs, holdings.pool.num_blocks)
         self._watermark = policy.watermark(holdings.pool.num_blocks)
         self._stuck_at = -1
@@ -46,16 +48,18 @@ class Entry:
         if rows < 1:
             return
         promised = sum([self._num_wanted(seat) for seat in line.running])
+        futures = [self._future(seat) for seat in line.running]
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
         while rows and (seat := line.next(skipped)) is not None:
             hits = self._holdings.match(seat)
-            if seat.num_rows <= rows and self._fits(seat, hits, promised) and self._may_pass(seat, passed):
+            if seat.num_rows <= rows and self._fits(seat, hits, promised, futures) and self._may_pass(seat, passed):
                 for other in passed:
                     other.num_passed += 1
                 yield seat, hits
                 rows -= seat.num_rows
                 promised += self._num_wanted(seat)
+                futures += [self._future(seat)] * seat.num_rows
                 continue
             passed.append(seat)
             skipped[seat.account] = skipped.get(seat.account, 0) + 1
@@ -97,9 +101,24 @@ class Entry:
         """Blocks that `seat` will take for what it owes now, and for its samples to part."""
         return self._holdings.num_missing(seat, len(seat.tokens)) + seat.num_rows - 1
 
-    def _fits(self, seat: Seat, hits: list[int], promised: int) -> bool:
+    def _fits(self, seat: Seat, hits: list[int], promised: int, futures: list[tuple[int, int]]) -> bool:
+        """True if there is room for what everyone owes now, and for the peak of what they are expected to draw."""
+        if not self._line.running:
+            return True
         wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
-        return not self._line.running or wanted <= self._holdings.num_idle_without(hits)
+        room = self._holdings.num_idle_without(hits) - wanted
+        if room < 0:
+            return False
+        together = futures + [self._future(seat)] * seat.num_rows
+        size = self._limits.block_size
+        most = sum([num_left for num_left, _ in together]) // size
+        return most <= room or peak_growth(together, size) <= room
+
+    def _future(self, seat: Seat) -> tuple[int, int]:
+        """Tokens that each sample of `seat` is expected to draw still, and the blocks that it holds."""
+        num_output, most = seat.num_output, seat.last_len - len(seat.tokens)
+        num_left = most if seat.request.params.ignore_eos else self.lengths.num_left(num_output, most)
+        return num_left, len(seat.blocks) or self._limits.num_blocks(len(seat.tokens))
 
     def _may_pass(self, seat: Seat, passed: list[Seat]) -> bool:
         """True if the service of the tenant of `seat`, with all that it can still be charged with, stays within the

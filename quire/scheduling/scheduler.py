@@ -86,10 +86,17 @@ class Scheduler:
         self._seats[seat.id] = seat
         self._line.join(seat)
 
-    def abort(self, request_id: str, index: int | None = None) -> list[Delta]:
-        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing."""
+    def abort(self, request_id: str, index: int | None = None, served: bool = False) -> list[Delta]:
+        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing.
+
+        `served`: whoever asked has all that he wanted, so what was computed is not counted as wasted.
+        """
+        if self._open_step is None:
+            self._tally = Tally()  # what the last step did has been told
         family = self._families.get(request_id, {})
         ending = [number for number in sorted(family) if index is None or number == index]
+        if not served:
+            self._tally.num_aborted_tokens += sum([seat.num_own for seat in {family[number] for number in ending}])
         return [self._end_sample(family[number], number, Finish.ABORT) for number in ending]
 
     def schedule(self, now: float) -> Step | None:
@@ -153,7 +160,7 @@ class Scheduler:
         self._holdings.forget_cached()
 
     def stats(self, seconds: float = 0.0, predicted_s: float | None = None) -> StepStats:
-        """The last step in numbers, and who and what is left after it."""
+        """The last step (or the abort after it) in numbers, and who and what is left after it."""
         tally = self._tally
         return StepStats(
             num_running=self.num_running,
@@ -166,6 +173,9 @@ class Scheduler:
             seconds=seconds,
             cache=self.cache_use(),
             predicted_s=predicted_s,
+            num_repeated_tokens=tally.num_repeated_tokens,
+            num_aborted_tokens=tally.num_aborted_tokens,
+            num_failed_tokens=tally.num_failed_tokens,
         )
 
     def cache_use(self) -> CacheUse:
@@ -231,6 +241,7 @@ class Scheduler:
 
     def _put_back(self, leaving: list[Seat]) -> None:
         for seat in leaving:
+            seat.num_reached = max(seat.num_reached, seat.num_computed)
             self._holdings.let_go(seat)
             self._line.put_back(seat)
             self._tally.num_preempted += 1
@@ -259,11 +270,14 @@ class Scheduler:
         in_prompt = seat.num_prompt - seat.num_computed
         if in_prompt > 0:
             self._tally.num_prompt_tokens += min(grant, in_prompt)
+        if seat.num_computed < seat.num_reached:
+            self._tally.num_repeated_tokens += min(grant, seat.num_reached - seat.num_computed)
         return seat.work(grant)
 
     def _settle_one(self, seat: Seat, work: Work, outcome: WorkResult, news: list[Delta]) -> None:
         if outcome.error is not None:
             self._holdings.spoil(seat)
+            self._tally.num_failed_tokens += seat.num_own + len(work.tokens)
             indices = seat.indices
             news.extend(self._end_sample(seat, index, Finish.ERROR, outcome.error) for index in indices)
             self._tally.num_finished += len(indices)
@@ -300,18 +314,23 @@ class Scheduler:
             news.append(delta)
             self._tally.num_output_tokens += 1
             if delta.finish is not None:
-                self._tally.num_finished += 1
-                self._remove(sample)
+                self._end_well(sample)
 
     def _finish(self, seat: Seat, outcome: WorkResult, news: list[Delta]) -> None:
         """The last word of a steady sequence, whose token is already appended."""
         news.append(deltas.spoken(seat, outcome))
+        self._end_well(seat)
+
+    def _end_well(self, seat: Seat) -> None:
         self._tally.num_finished += 1
+        if not seat.request.params.ignore_eos:
+            self._entry.lengths.record(seat.num_output)
         self._remove(seat)
 
     def _part(self, seat: Seat, family: dict[int, Seat]) -> None:
         """Let each of `seat`'s samples go its own way from here, all holding the same blocks."""
         siblings = [seat.sibling(self._new_id(), index) for index in seat.indices[1:]]
+        seat.num_shared = seat.num_prompt if siblings else 0
         seat.indices = (seat.index,)
         for sibling in siblings:
             self._holdings.fork(seat, sibling)

@@ -16,7 +16,8 @@ from quire.step import Draw, Work
 class Seat(Sequence):
     """A sequence in the line, at its `place` while it runs and its `turn` while it `waits`; both never change.
 
-    `num_passed` requests were admitted before it because it did not fit. `indices` are the samples that it stands
+    `num_passed` requests were admitted before it because it did not fit. `num_reached` tokens were computed when it was
+    put back last. `indices` are the samples that it stands
     for: all n until the prompt is computed, then itself alone. `num_told` prompt tokens after the first have had
     their log-probabilities told. `num_named` of its blocks have been offered to the prefix index. `steady`: it owes
     one token, alone, and its next draw is the last one again; `end_ids` and `last_len` say when that ends.
@@ -31,10 +32,12 @@ class Seat(Sequence):
     turn: Place = (0.0, 0, 0)
     waits: bool = False
     num_passed: int = 0
+    num_reached: int = 0
     indices: tuple[int, ...] = (0,)
     chain: Chain | None = None
     num_named: int = 0
     num_told: int = 0
+    num_shared: int = 0
     started: bool = False
     draw: Draw | None = None
     steady: bool = False
@@ -57,6 +60,11 @@ class Seat(Sequence):
         num_left = self.last_len - len(self.tokens)
         num_prompt = 0 if self.started else self.num_prompt
         return policy.prompt_charge(num_prompt) + self.num_rows * num_left * policy.draw_charge(self.last_len)
+
+    @property
+    def num_own(self) -> int:
+        """Tokens that were computed for it: neither found in the cache nor shared with the samples beside it."""
+        return max(0, max(self.num_computed, self.num_reached) - max(self.num_cached, self.num_shared))
 
     @property
     def owes_prompt_logprobs(self) -> bool:
@@ -92,6 +100,7 @@ class Seat(Sequence):
         other = Seat(seq_id, self.request, index, self.tokens.copy(), account=self.account, indices=(index,))
         other.place, other.turn = (*self.place[:2], index), (*self.turn[:2], index)
         other.num_cached, other.num_told, other.started = self.num_cached, self.num_told, True
+        other.num_shared = self.num_prompt
         return other
 
     def _next_draw(self) -> Draw:

@@ -10,7 +10,9 @@ class Tally:
     """Counts of the step under way.
 
     `num_prompt_tokens` are rows computed below the prompt's end, whether for the first time or again;
-    `num_cached_tokens` are rows that prefix hits saved; `num_finished` counts samples.
+    `num_cached_tokens` are rows that prefix hits saved; `num_finished` counts samples. Wasted are rows computed again
+    because their sequence had been put back (`num_repeated_tokens`), and rows of samples that nobody waited for to the
+    end (`num_aborted_tokens`) or that went wrong (`num_failed_tokens`).
     """
 
     num_prompt_tokens: int = 0
@@ -18,3 +20,6 @@ class Tally:
     num_cached_tokens: int = 0
     num_preempted: int = 0
     num_finished: int = 0
+    num_repeated_tokens: int = 0
+    num_aborted_tokens: int = 0
+    num_failed_tokens: int = 0

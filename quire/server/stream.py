@@ -70,10 +70,10 @@ async def _one(service: Service, generation: Generation) -> Pieces:
             told = generation.feed(delta)
             if told:
                 yield told
+            if delta.finish is None and not generation.goes_on(delta.index):
+                service.client.abort(generation.request.id, delta.index, served=True)
             if generation.is_done:
                 return
-            if delta.finish is None and not generation.goes_on(delta.index):
-                service.client.abort(generation.request.id, delta.index)
 
 
 def _deltas(client: EngineClient, generation: Generation) -> AsyncGenerator[Delta, None]:

@@ -9,7 +9,7 @@ import pytest
 from quire.cache.blocks import BlockPool
 from quire.engine import loop
 from quire.engine.engine import Engine
-from quire.engine.messages import FromEngine, StepReport, Submit, ToEngine
+from quire.engine.messages import Abort, FromEngine, StepReport, Submit, ToEngine
 from quire.errors import InternalError
 from quire.request import Request, SamplingParams
 from quire.runner.fake import FakeRunner
@@ -47,6 +47,21 @@ def test_every_step_is_timed_and_the_next_one_foreseen() -> None:
     assert [report.stats.seconds for report in reports] == [1.0] * 20
     assert reports[0].stats.predicted_s is None
     assert reports[-1].stats.predicted_s == pytest.approx(1.0, rel=0.05)
+
+
+def test_who_leaves_between_two_steps_is_reported_without_telling_the_last_step_again() -> None:
+    class Leaving(Script):
+        def receive(self, wait: bool) -> list[ToEngine]:
+            if sum(isinstance(message, StepReport) for message in self.sent) == 2:
+                self._messages = [Abort("a")]
+            return super().receive(wait)
+
+    params = SamplingParams(seed=1, max_tokens=20, ignore_eos=True)
+    mailbox = Leaving([Submit(Request("a", (1, 2, 3), params))])
+    loop.run(engine(), mailbox, lambda: 0.0)
+    stats = [message.stats for message in mailbox.sent if isinstance(message, StepReport)]
+    assert [each.num_output_tokens for each in stats] == [1, 1, 0]
+    assert [each.num_aborted_tokens for each in stats] == [0, 0, 4]
 
 
 def test_a_step_is_timed_once() -> None:

@@ -32,6 +32,15 @@ def test_a_step_sets_the_state_and_adds_to_the_totals() -> None:
     assert shown["quire_step_seconds_count"] == 2
 
 
+def test_waste_is_counted_by_cause_and_a_report_without_a_step_is_no_step() -> None:
+    metrics = Metrics()
+    metrics.on_step(StepStats(num_repeated_tokens=5, num_aborted_tokens=7, num_failed_tokens=9))
+    shown = values(metrics)
+    causes = [shown[f'quire_wasted_tokens_total{{cause="{cause}"}}'] for cause in ("preempted", "aborted", "failed")]
+    assert causes == [5, 7, 9]
+    assert shown["quire_step_seconds_count"] == 0
+
+
 def test_the_prediction_error_counts_only_where_there_was_a_prediction() -> None:
     metrics = Metrics()
     metrics.on_step(StepStats(seconds=0.02))

@@ -70,6 +70,12 @@ def grants(step: Step) -> list[tuple[int, int]]:
     return [(work.seq_id, len(work.tokens)) for work in step.works]
 
 
+def blind(bench: Bench) -> Bench:
+    """A bench whose scheduler expects every answer to be short, and so runs out of blocks."""
+    bench.scheduler._entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
+    return bench
+
+
 def alone(each: Request) -> list[list[int]]:
     """What each sample of `each` says on a bench of its own."""
     bench = Bench(blocks=200, cache=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from scheduler_bench import Bench, alone, grants, request
+from scheduler_bench import Bench, alone, blind, grants, request
 
 from quire.errors import InternalError
 from quire.request import Finish
@@ -154,7 +154,7 @@ def test_a_prompt_of_full_blocks_parts_without_copies() -> None:
 
 
 def test_the_youngest_is_put_back_and_says_nothing_twice() -> None:
-    bench = Bench(size=2, blocks=9, cache=False)
+    bench = blind(Bench(size=2, blocks=9, cache=False))
     asked = [request(f"r{number}", [number, 7], max_tokens=12, prompt_logprobs=0) for number in range(3)]
     bench.add(*asked)
     bench.run()
@@ -169,7 +169,7 @@ def test_the_youngest_is_put_back_and_says_nothing_twice() -> None:
 
 
 def test_who_was_put_back_finds_its_blocks_again() -> None:
-    bench = Bench(size=2, blocks=10)
+    bench = blind(Bench(size=2, blocks=10))
     bench.add(request("a", [1, 2, 3], max_tokens=15), request("b", [4, 5, 6], max_tokens=15))
     num_cached = 0
     while bench.scheduler.has_work:
@@ -178,6 +178,41 @@ def test_who_was_put_back_finds_its_blocks_again() -> None:
     assert bench.num_preempted > 0
     assert num_cached > 0
     assert {delta.num_cached for delta in bench.heard} == {0}, "its own work is not a prefix hit to anyone outside"
+
+
+def test_what_is_computed_again_is_counted_as_wasted() -> None:
+    bench = blind(Bench(size=2, blocks=10, cache=False))
+    bench.add(request("a", [1, 2, 3], max_tokens=15), request("b", [4, 5, 6], max_tokens=15))
+    repeated = 0
+    computed = 0
+    while bench.scheduler.has_work:
+        computed += bench.step().num_tokens
+        repeated += bench.scheduler.stats().num_repeated_tokens
+    assert bench.num_preempted > 0
+    assert computed == 2 * 17 + repeated
+
+
+def test_what_nobody_waited_for_is_counted_as_wasted() -> None:
+    bench = Bench(size=4, blocks=64)
+    bench.add(request("a", 8, max_tokens=9), request("b", 9, max_tokens=9), request("c", [7] * 6, n=3, max_tokens=9))
+    bench.step()
+    bench.scheduler.abort("a")
+    assert bench.scheduler.stats().num_aborted_tokens == 8
+    assert bench.scheduler.stats().num_output_tokens == 0, "the step before is not told twice"
+    bench.step()
+    bench.scheduler.abort("b", served=True)
+    assert bench.scheduler.stats().num_aborted_tokens == 0
+    bench.scheduler.abort("c", 1)
+    assert bench.scheduler.stats().num_aborted_tokens == 1, "the prompt is still of use to the others"
+
+
+def test_what_went_wrong_is_counted_as_wasted() -> None:
+    bench = Bench()
+    bench.add(request("bad", 9))
+    step = bench.scheduler.schedule(0.0)
+    assert step is not None
+    bench.scheduler.settle(step, StepResult((WorkResult(error="not finite"),)), 0.0)
+    assert bench.scheduler.stats().num_failed_tokens == 9
 
 
 def test_samples_that_were_put_back_return_as_themselves() -> None:

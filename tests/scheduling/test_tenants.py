@@ -100,7 +100,7 @@ def test_without_counters_the_bound_breaks() -> None:
 
 
 def test_a_flood_does_not_keep_another_tenant_waiting() -> None:
-    bench = Bench(seqs=8, blocks=64, policy="fair")
+    bench = Bench(seqs=8, blocks=200, policy="fair")
     bench.add(*(request(f"a{number}", [number, 1, 2], tenant="a", max_tokens=60) for number in range(50)))
     for _ in range(5):
         bench.step()
