@@ -42,7 +42,8 @@ class LLM:
     def __init__(self, model: str | Path | None = None, **options: Any) -> None:
         folder = Path(model) if model is not None else BUNDLED
         self.spec = read_model_spec(folder)
-        self.plan = plan(EngineSettings(**options), probe(), self.spec, str(folder))
+        settings = EngineSettings(**{"itl_target": 0.0, **options})  # answers are read when they are whole
+        self.plan = plan(settings, probe(), self.spec, str(folder))
         built = build_engine(self.plan, folder)
         self.engine, self.device, self.notes = built.engine, built.device, built.notes
         self.tokenizer = Tokenizer.from_folder(folder)

@@ -6,6 +6,7 @@ Knows: settings, hardware and model spec, as arguments. Does not know: files, th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.hardware import Hardware
@@ -15,6 +16,8 @@ from quire.settings import EngineSettings, check
 
 KV_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
 GROUP_SIZE = {"int8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
+ITL_FACTOR = 5.0  # of a step without prompts: a chunk then spends a fifth of its time on what decoding pays anyway
+ITL_FLOOR_S = 0.1  # ten tokens a second: as fast as people read
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
@@ -62,6 +65,8 @@ class Plan:
     threads: int
     prefix_cache: bool
     scheduling_policy: str
+    itl_floor_s: float
+    itl_factor: float
     weights: WeightBytes
     kv_bytes: int
     activation_bytes: int
@@ -114,6 +119,8 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         threads=threads,
         prefix_cache=settings.prefix_cache,
         scheduling_policy=settings.scheduling_policy,
+        itl_floor_s=ITL_FLOOR_S if settings.itl_target is None else settings.itl_target or inf,
+        itl_factor=ITL_FACTOR if settings.itl_target is None else 0.0,
         weights=weights,
         kv_bytes=num_blocks * block_bytes,
         activation_bytes=activation_bytes,

@@ -7,6 +7,7 @@ them (`plan.py` turns every "auto" into a value).
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any
 
 from quire.errors import InvalidSetting
@@ -66,6 +67,11 @@ class EngineSettings:
         "priority goes by `priority` and waiting time alone.",
         choices=("fcfs", "fair", "priority"),
     )
+    itl_target: float | None = option(
+        None,
+        "Seconds between two tokens of an answer that reading other prompts may cause, 0 for no bound. Default: five "
+        "times a step without prompts, at least 0.1.",
+    )
     prefix_cache: bool = option(True, "Reuse the KV blocks of shared prompt prefixes (--no-prefix-cache turns it off).")
 
 
@@ -119,6 +125,8 @@ def _check_engine(settings: EngineSettings) -> None:
     _at_least("max_num_batched_tokens", settings.max_num_batched_tokens, 1)
     _at_least("kv_cache_memory_bytes", settings.kv_cache_memory_bytes, 1)
     _at_least("threads", settings.threads, 1)
+    if settings.itl_target is not None and not 0 <= settings.itl_target < inf:
+        raise InvalidSetting("--itl-target is no time", got=settings.itl_target, allowed="0 or more seconds")
     _check_quantization(settings)
     if settings.block_size % 16 or not 16 <= settings.block_size <= 128:
         raise InvalidSetting(

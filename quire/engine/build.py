@@ -23,6 +23,7 @@ from quire.plan import HEAD_ROWS, Plan
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
 from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
 from quire.weights.checkpoint import Checkpoint
 
@@ -83,4 +84,6 @@ def build_scheduler(plan: Plan) -> Scheduler:
         block_size=plan.block_size,
     )
     prefix = PrefixIndex(plan.block_size) if plan.prefix_cache else None
-    return Scheduler(limits, BlockPool(plan.num_blocks), prefix, plan.scheduling_policy)
+    return Scheduler(
+        limits, BlockPool(plan.num_blocks), prefix, plan.scheduling_policy, ItlTarget(plan.itl_floor_s, plan.itl_factor)
+    )

@@ -10,7 +10,7 @@ from typing import Protocol
 from quire.engine.messages import StepReport
 from quire.errors import InternalError
 from quire.request import Request
-from quire.scheduling.cost import CostModel, shape_of
+from quire.scheduling.cost import shape_of
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step, StepResult
 
@@ -29,7 +29,6 @@ class Engine:
     def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
         self.scheduler = scheduler
         self.runner = runner
-        self.cost = CostModel()
         self._last: Step | None = None
 
     @property
@@ -64,6 +63,6 @@ class Engine:
         """The report of the last step, which took `seconds`; the step-time model learns from them."""
         if self._last is None:
             raise InternalError("a step was timed that never was")
-        predicted_s = self.cost.observe(shape_of(self._last), seconds)
+        predicted_s = self.scheduler.cost.observe(shape_of(self._last), seconds)
         self._last = None
         return StepReport(deltas, self.scheduler.stats(seconds, predicted_s))

@@ -19,10 +19,12 @@ from quire.request import Finish, Request, Sequence
 from quire.scheduling import deltas, policy, sharing
 from quire.scheduling.accounts import Accounts
 from quire.scheduling.admission import refusal
+from quire.scheduling.cost import CostModel
 from quire.scheduling.entry import Entry
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.line import Line
+from quire.scheduling.pace import ItlTarget, step_tokens
 from quire.scheduling.seat import Seat
 from quire.scheduling.tally import Tally
 from quire.step import Delta, Step, StepResult, TokenLogprob, Work, WorkResult
@@ -35,9 +37,16 @@ class Scheduler:
     """
 
     def __init__(
-        self, limits: SchedulerLimits, pool: BlockPool, prefix: PrefixIndex | None = None, policy_name: str = "fair"
+        self,
+        limits: SchedulerLimits,
+        pool: BlockPool,
+        prefix: PrefixIndex | None = None,
+        policy_name: str = "fair",
+        itl_target: ItlTarget | None = None,
     ) -> None:
         self.limits = limits
+        self.cost = CostModel()
+        self._itl_target = itl_target or ItlTarget()
         self._pool = pool
         self._holdings = Holdings(pool, prefix, limits.block_size)
         self._rule = policy.policy_named(policy_name)
@@ -200,6 +209,7 @@ class Scheduler:
         if not running:
             return budget, False
         owed = [len(seat.tokens) - seat.num_computed for seat in running]
+        budget = self._step_tokens(owed)
         grants = owed if sum(owed) <= budget else self._share_out(owed, budget)
         pressed, size = False, self.limits.block_size
         for seat, grant in zip(tuple(running), grants, strict=True):
@@ -221,6 +231,16 @@ class Scheduler:
             works.append(self._work(seat, grant))
             budget -= grant
         return budget, pressed
+
+    def _step_tokens(self, owed: list[int]) -> int:
+        """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts."""
+        running, most = self._line.running, self.limits.max_num_batched_tokens
+        reading = next((seat for seat, count in zip(running, owed, strict=True) if count > 1), None)
+        if reading is None and not self._line.num_waiting:
+            return most
+        num_speaking = owed.count(1)
+        start = reading.num_computed if reading is not None else 0
+        return step_tokens(self.cost, num_speaking, self._holdings.num_filled, start, most, self._itl_target)
 
     def _share_out(self, owed: list[int], budget: int) -> list[int]:
         whole = sharing.Room(self.limits.max_num_seqs, self._pool.num_blocks)

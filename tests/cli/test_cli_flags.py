@@ -71,6 +71,8 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         kv_cache_dtype="bfloat16",
         block_size=32,
         threads=3,
+        scheduling_policy="priority",
+        itl_target=0.25,
         prefix_cache=False,
     )
     wanted_server = ServerSettings(

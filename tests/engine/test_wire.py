@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,8 @@ PLAN = Plan(
     threads=2,
     prefix_cache=True,
     scheduling_policy="fair",
+    itl_floor_s=inf,
+    itl_factor=5.0,
     weights=WeightBytes(1, 2, 3, 4),
     kv_bytes=2,
     activation_bytes=3,

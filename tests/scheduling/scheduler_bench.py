@@ -9,6 +9,7 @@ from quire.cache.prefix import PrefixIndex
 from quire.request import Request, SamplingParams
 from quire.runner.fake import FakeRunner
 from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step
 
@@ -33,10 +34,11 @@ class Bench:
         size: int = 4,
         cache: bool = True,
         policy: str = "fcfs",
+        itl_target: ItlTarget | None = None,
     ) -> None:
         limits = SchedulerLimits(seqs, budget, length, size)
         self.pool = BlockPool(blocks)
-        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None, policy)
+        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None, policy, itl_target)
         self.runner = FakeRunner(vocab_size=500, block_size=size)
         self.heard: list[Delta] = []
         self.num_preempted = 0

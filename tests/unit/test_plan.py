@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from quire.errors import InvalidSetting, NotEnoughMemory, StartError
 from quire.hardware import Hardware, probe
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.kv_cache import block_nbytes
-from quire.plan import KV_SHARE, Plan, kv_block_bytes, plan, weight_bytes
+from quire.plan import ITL_FACTOR, ITL_FLOOR_S, KV_SHARE, Plan, kv_block_bytes, plan, weight_bytes
 from quire.precision import Precision
 from quire.settings import EngineSettings, ServerSettings, check, flag
 
@@ -187,3 +188,17 @@ def test_a_precision_says_what_it_is() -> None:
         "float32", "int8, one scale a row", "int8, groups of 128", "int4, groups of 32, asymmetric",
     ]  # fmt: skip
     assert [each.tag for each in made] == ["float32", "int8", "int8-g128", "int4-g32a"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "floor_s", "factor"), [(None, ITL_FLOOR_S, ITL_FACTOR), (0.0, math.inf, 0.0), (0.25, 0.25, 0.0)]
+)
+def test_the_inter_token_target(spec: ModelSpec, asked: float | None, floor_s: float, factor: float) -> None:
+    made = plan(EngineSettings(itl_target=asked), MACHINE, spec)
+    assert (made.itl_floor_s, made.itl_factor) == (floor_s, factor)
+
+
+@pytest.mark.parametrize("asked", [-0.1, math.inf, math.nan])
+def test_an_inter_token_target_that_is_no_time(asked: float) -> None:
+    with pytest.raises(InvalidSetting, match="--itl-target"):
+        check(EngineSettings(itl_target=asked))

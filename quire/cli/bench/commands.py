@@ -6,6 +6,7 @@ Knows: names and help. Does not know: how anything is measured; that is imported
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -68,6 +69,8 @@ def offline(
 
     work = Work(requests, input_tokens, output_tokens, shared_prefix_tokens, repeat, warmup, seed)
     work.check()
+    if engine.itl_target is None:
+        engine = replace(engine, itl_target=0.0)  # nobody waits for single tokens
     prepared = prepare(model, revision, engine)
     for line in describe(prepared):
         tell(line)
