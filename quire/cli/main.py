@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from quire.cli.bench.commands import bench
 from quire.cli.flags import with_settings
+from quire.cli.sim import sim
 from quire.errors import QuireError
 from quire.settings import EngineSettings, ServerSettings
 
@@ -59,6 +60,7 @@ app = typer.Typer(
     help="Serve large language models: `quire serve` and talk to http://127.0.0.1:8000/v1.",
 )
 app.add_typer(bench, name="bench")
+app.command()(sim)
 
 
 def _show_version(wanted: bool) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from quire.cache.blocks import BlockPool
 from quire.errors import RequestError
 from quire.request import Request, SamplingParams, Sequence
+from quire.scheduling.cost import shape_of
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.scheduler import Scheduler
 from quire.sim.device import ModelledDevice
@@ -105,7 +106,7 @@ class Replay:
         step = scheduler.schedule(self._now_s)
         if step is None:
             return bool(self._todo)
-        seconds = self._device.seconds(step)
+        seconds = self._device.seconds(shape_of(step))
         self._meter.measure(scheduler, step, seconds)
         self._now_s += seconds
         results = StepResult(tuple([NOT_DRAWN if work.draw is None else DRAWN for work in step.works]))

@@ -2,7 +2,7 @@
 
 Azure      .csv    TIMESTAMP (date and time), ContextTokens, GeneratedTokens
 BurstGPT   .csv    Timestamp (seconds), Request tokens, Response tokens, ...
-Mooncake   .jsonl  timestamp (milliseconds), input_length, output_length, ...
+Mooncake   .jsonl  timestamp (milliseconds), input_length, output_length, hash_ids (one per 512 tokens of prompt)
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -20,11 +20,13 @@ from quire.errors import StartError
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One request of a trace: seconds after its first one, and lengths in tokens."""
+    """One request of a trace: seconds after its first one, and lengths in tokens. Prompts whose `hashes` begin alike
+    begin with the same blocks of `HASHED_TOKENS`; without hashes they share nothing."""
 
     at_s: float
     num_prompt: int
     num_output: int
+    hashes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ def _utc_seconds(text: str) -> float:
 AZURE = Form("TIMESTAMP", "ContextTokens", "GeneratedTokens", _utc_seconds)
 BURSTGPT = Form("Timestamp", "Request tokens", "Response tokens", float)
 MOONCAKE = Form("timestamp", "input_length", "output_length", lambda text: float(text) / 1000)
+HASHES = "hash_ids"
+HASHED_TOKENS = 512
 FORMS = (AZURE, BURSTGPT, MOONCAKE)
 
 
@@ -61,7 +65,7 @@ def read_trace(path: Path, num_requests: int | None = None) -> list[Arrival]:
         raise StartError("the trace holds no requests", got=str(path))
     arrivals.sort(key=lambda arrival: arrival.at_s)
     first_s = arrivals[0].at_s
-    return [Arrival(one.at_s - first_s, one.num_prompt, one.num_output) for one in arrivals]
+    return [replace(one, at_s=one.at_s - first_s) for one in arrivals]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -97,6 +101,7 @@ def _arrival(path: Path, line: int, row: Mapping[str, str]) -> Arrival:
             allowed="; ".join(f"{form.time}, {form.prompt}, {form.output}" for form in FORMS),
         )
     try:
-        return Arrival(form.seconds(row[form.time]), int(row[form.prompt]), int(row[form.output]))
+        hashes = tuple(map(int, json.loads(row.get(HASHES) or "[]")))
+        return Arrival(form.seconds(row[form.time]), int(row[form.prompt]), int(row[form.output]), hashes)
     except (TypeError, ValueError) as error:
         raise StartError("a row of the trace cannot be read", got=f"{path.name}, line {line}: {dict(row)}") from error

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from quire.scheduling.cost import Coefficients, shape_of
 from quire.sim.device import ModelledDevice
 from quire.sim.kv_waste import replay
 from quire.step import Step, Work
 
-STEADY = ModelledDevice(base_s=1.0, per_token_s=0.0, per_context_token_s=0.0)
+STEADY = ModelledDevice(Coefficients(fixed_s=1.0))
 
 
 def trace(folder: Path, rows: list[tuple[float, int, int]]) -> Path:
@@ -31,7 +32,7 @@ def test_one_request_by_hand(tmp_path: Path) -> None:
 
 
 def test_steps_weigh_what_they_take(tmp_path: Path) -> None:
-    device = ModelledDevice(base_s=0.0, per_token_s=1.0, per_context_token_s=0.0)
+    device = ModelledDevice(Coefficients(token_s=1.0))
     report = replay(trace(tmp_path, [(0, 3, 2)]), block_size=4, num_blocks=4, device=device)
     assert report.busy_s == 4.0
     assert report.waste_share == pytest.approx((3 * 1 + 1 * 0) / 16)
@@ -77,9 +78,9 @@ def test_it_tells_how_far_it_is(tmp_path: Path) -> None:
 
 
 def test_the_modelled_device() -> None:
-    device = ModelledDevice(base_s=1.0, per_token_s=0.1, per_context_token_s=0.01)
-    step = Step(1, (Work(1, [5, 6, 7], 0, []), Work(2, [5], 10, [])))
-    assert device.seconds(step) == pytest.approx(1.0 + 0.4 + 0.01 * (3 + 11))
+    device = ModelledDevice(Coefficients(1.0, 0.1, 0.5, 0.25, 0.01, 0.001), knee_tokens=3)
+    shape = shape_of(Step(1, (Work(1, [5, 6, 7], 0, []), Work(2, [5], 10, []))))
+    assert device.seconds(shape) == pytest.approx(1.0 + 0.4 + 0.5 + 0.01 * (3 + 11) + 0.001 * 6)
 
 
 def test_the_first_requests_of_a_real_conversation_trace(shared_data: Path) -> None:

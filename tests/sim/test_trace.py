@@ -46,7 +46,10 @@ def test_burstgpt_without_failed_requests(tmp_path: Path) -> None:
 
 
 def test_mooncake_in_milliseconds(tmp_path: Path) -> None:
-    assert read_trace(written(tmp_path, "m.jsonl", MOONCAKE)) == [Arrival(0.0, 6758, 500), Arrival(2.5, 7322, 490)]
+    assert read_trace(written(tmp_path, "m.jsonl", MOONCAKE)) == [
+        Arrival(0.0, 6758, 500, (0, 1)),
+        Arrival(2.5, 7322, 490, (0, 2)),
+    ]
 
 
 def test_only_the_first_rows(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""`quire sim`: a trace through the real scheduler over a modelled device, and what people would have waited for.
+
+Knows: the command's options, and how a report is shown. Does not know: how it is simulated (`sim/replay.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from quire.sim.replay import Served, SimReport, Simulation
+
+STEPS_PER_WORD = 2000
+LAW = "fixed=0.02,token=60e-6,context_token=40e-9"
+
+
+def sim(
+    trace: Annotated[Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake .jsonl.")],
+    requests: Annotated[int | None, typer.Option("--requests", help="Only the first so many. Default: all.")] = None,
+    speed: Annotated[float, typer.Option("--speed", help="Arrivals so many times as fast as recorded.")] = 1.0,
+    law: Annotated[
+        str,
+        typer.Option(
+            "--law",
+            help="The modelled device: seconds of a step as fixed=, token=, extra_token= (each beyond knee=), draw=, "
+            "context_token=, pair=; what is not named is 0.",
+        ),
+    ] = LAW,
+    num_blocks: Annotated[int, typer.Option("--num-blocks", help="Blocks of the modelled KV cache.")] = 8192,
+    block_size: Annotated[int, typer.Option("--block-size", help="Tokens per block.")] = 16,
+    max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", help="Most sequences in one step.")] = 256,
+    max_num_batched_tokens: Annotated[
+        int, typer.Option("--max-num-batched-tokens", help="Most tokens in one step.")
+    ] = 2048,
+    max_model_len: Annotated[
+        int | None, typer.Option("--max-model-len", help="Longest sequence. Default: the trace's longest.")
+    ] = None,
+    scheduling_policy: Annotated[str, typer.Option("--scheduling-policy", help="fcfs, fair or priority.")] = "fair",
+    itl_target: Annotated[
+        float | None, typer.Option("--itl-target", help="As for `quire serve`, in seconds; 0 for no bound.")
+    ] = None,
+    tenants: Annotated[int, typer.Option("--tenants", help="Tenants to whom requests are dealt in turn.")] = 1,
+    ttft_goal: Annotated[float, typer.Option("--ttft-goal", help="Goodput: longest wait for a first token.")] = 2.0,
+    itl_goal: Annotated[float, typer.Option("--itl-goal", help="Goodput: longest mean time between tokens.")] = 0.2,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")] = False,
+) -> None:
+    """Replay a trace through the real scheduler over a modelled device: latency, memory, waste, fairness."""
+    from quire.sim.asked import served_as
+    from quire.sim.replay import Simulation
+    from quire.sim.trace import read_trace
+
+    arrivals = read_trace(trace, requests)
+    served = served_as(
+        law=law,
+        num_blocks=num_blocks,
+        block_size=block_size,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        max_model_len=max_model_len or max(one.num_prompt + one.num_output for one in arrivals),
+        policy=scheduling_policy,
+        itl_target=itl_target,
+        speed=speed,
+        num_tenants=tenants,
+        ttft_goal_s=ttft_goal,
+        itl_goal_s=itl_goal,
+    )
+    report, seconds = _run(Simulation(arrivals, served), len(arrivals))
+    found = {"trace": trace.name, **_settings(served), **_figures(report), "simulated_s": round(seconds, 3)}
+    found["simulated_requests_per_s"] = round(report.num_requests / seconds, 1)
+    if as_json:
+        samples = [asdict(sample) for sample in report.samples]
+        typer.echo(json.dumps({**found, "samples": samples}))
+    else:
+        typer.echo("\n".join(lines(found)))
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """A line a figure; times as mean, p50, p90, p99, max."""
+    shown = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = "  ".join(f"{key} {inner:g}" for key, inner in value.items() if key != "count")
+        shown.append(f"{name:<26} {value}")
+    return shown
+
+
+def _run(run: Simulation, total: int) -> tuple[SimReport, float]:
+    begin = time.perf_counter()
+    while run.advance():
+        if run.num_steps % STEPS_PER_WORD == 0:
+            typer.echo(f"{run.num_arrived:,} of {total:,} requests", err=True)
+    return run.report(), max(1e-9, time.perf_counter() - begin)
+
+
+def _figures(report: SimReport) -> dict[str, Any]:
+    figures = asdict(replace(report, samples=()))
+    del figures["samples"]
+    return {name: _rounded(value) for name, value in figures.items()}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(inner) for name, inner in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _settings(served: Served) -> dict[str, Any]:
+    return {
+        "scheduling_policy": served.policy,
+        "num_blocks": served.num_blocks,
+        "max_num_seqs": served.limits.max_num_seqs,
+        "max_num_batched_tokens": served.limits.max_num_batched_tokens,
+        "speed": served.speed,
+    }

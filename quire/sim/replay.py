@@ -1,0 +1,254 @@
+"""Knows: a trace, the real scheduler and a modelled device, and what comes of them. Does not know: a clock, or a model.
+
+The virtual clock moves by what the device takes for each step. The scheduler is not told how long an answer will be:
+it ends with an end token, when its length in the trace is reached. It learns from its steps' times as in an engine.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
+from quire.errors import RequestError
+from quire.request import Request, SamplingParams
+from quire.scheduling.cost import shape_of
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.pace import ItlTarget
+from quire.scheduling.scheduler import Scheduler
+from quire.sim.device import ModelledDevice
+from quire.sim.figures import Seen, Spread, jain_index
+from quire.sim.trace import HASHED_TOKENS, Arrival
+from quire.step import Delta, Step, StepResult, WorkResult
+
+EOS = 2**31
+UNIQUE = 2**31 + 1  # first token of a prompt that nobody shares; what follows are ids of the trace's own blocks
+DRAWN, NOT_DRAWN, ENDED = WorkResult((0,)), WorkResult(), WorkResult((EOS,))
+MODELLED, UNBOUND = ModelledDevice(), ItlTarget()
+NUM_SAMPLES = 200
+LEARNING_STEPS, LEARN_EVERY = 500, 8  # a modelled device does not change: after a while every eighth step is enough
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """How requests are served. `max_tokens` is what each asks for, whatever it gets."""
+
+    limits: SchedulerLimits
+    num_blocks: int
+    device: ModelledDevice = MODELLED
+    policy: str = "fair"
+    itl_target: ItlTarget = UNBOUND
+    prefix_cache: bool = True
+    speed: float = 1.0
+    num_tenants: int = 1
+    ttft_goal_s: float = 2.0
+    itl_goal_s: float = 0.2
+
+
+@dataclass(slots=True)
+class Visit:
+    """One request's times on the virtual clock, and the tokens it got."""
+
+    arrival_s: float
+    tenant: str
+    first_s: float = -1.0
+    last_s: float = -1.0
+    num_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The state at one moment; shares are of the pool's blocks, waste of the slots in use."""
+
+    at_s: float
+    num_running: int
+    num_waiting: int
+    used_share: float
+    cached_share: float
+    waste_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimReport:
+    """What a replay measured. Rates are per modelled second; `goodput_rps` counts requests that met both goals: first
+    token and mean time between tokens. `fairness` is Jain's index of the tenants' mean times to the first token."""
+
+    num_requests: int
+    num_refused: int
+    num_steps: int
+    modelled_s: float
+    busy_s: float
+    requests_per_s: float
+    prompt_tokens_per_s: float
+    output_tokens_per_s: float
+    goodput_rps: float
+    ttft_s: Spread
+    itl_s: Spread
+    e2e_s: Spread
+    mean_running: float
+    peak_used_share: float
+    mean_used_share: float
+    kv_waste_share: float
+    num_cached_tokens: int
+    num_preempted: int
+    num_repeated_tokens: int
+    repeated_share: float
+    prediction_error_p90: float
+    fairness: float
+    samples: tuple[Sample, ...] = field(repr=False, default=())
+
+
+class Simulation:
+    """One replay under way: `advance()` makes one step, until there is nothing left to do."""
+
+    def __init__(self, arrivals: Sequence[Arrival], served: Served) -> None:
+        self.num_arrived = self.num_refused = self.num_steps = 0
+        self.now_s = 0.0
+        self._served = served
+        prefix = PrefixIndex(served.limits.block_size) if served.prefix_cache else None
+        pool = BlockPool(served.num_blocks)
+        self._scheduler = Scheduler(served.limits, pool, prefix, served.policy, served.itl_target)
+        self._todo = deque(arrivals)
+        self._visits: dict[str, Visit] = {}
+        self._gaps = Seen()
+        self._totals: Counter[str] = Counter()
+        self._busy_s = self._running_s = self._used_s = self._wasted_s = 0.0
+        self._peak_used = 0
+        self._samples: list[Sample] = []
+        self._sample_every_s = max(1e-3, arrivals[-1].at_s / served.speed / NUM_SAMPLES) if arrivals else 1.0
+
+    def advance(self) -> bool:
+        """Let arrive who is due, and make one step; False once everyone is served."""
+        scheduler, speed = self._scheduler, self._served.speed
+        if not scheduler.has_work and self._todo:
+            self.now_s = max(self.now_s, self._todo[0].at_s / speed)
+        while self._todo and self._todo[0].at_s <= self.now_s * speed:
+            self._arrive(self._todo.popleft())
+        step = scheduler.schedule(self.now_s)
+        if step is None:
+            return bool(self._todo)
+        shape = shape_of(step)
+        seconds = self._served.device.seconds(shape)
+        before_s, self.now_s = self.now_s, self.now_s + seconds
+        if self.num_steps < LEARNING_STEPS or self.num_steps % LEARN_EVERY == 0:
+            scheduler.cost.observe(shape, seconds)
+        self._hear(scheduler.settle(step, _results(step), self.now_s), before_s)
+        self._measure(seconds, shape.num_tokens)
+        self.num_steps += 1
+        return True
+
+    def report(self) -> SimReport:
+        """What was measured so far."""
+        ttft, e2e = Seen(), Seen()
+        waits: dict[str, list[float]] = {}
+        num_good = 0
+        for visit in self._visits.values():
+            if visit.first_s >= 0:
+                wait = visit.first_s - visit.arrival_s
+                ttft.add(wait)
+                e2e.add(visit.last_s - visit.arrival_s)
+                waits.setdefault(visit.tenant, []).append(wait)
+                gap = (visit.last_s - visit.first_s) / max(1, visit.num_tokens - 1)
+                num_good += wait <= self._served.ttft_goal_s and gap <= self._served.itl_goal_s
+        totals, busy, whole = self._totals, self._busy_s or 1.0, self.now_s or 1.0
+        computed = totals["computed"] or 1
+        return SimReport(
+            num_requests=self.num_arrived,
+            num_refused=self.num_refused,
+            num_steps=self.num_steps,
+            modelled_s=self.now_s,
+            busy_s=self._busy_s,
+            requests_per_s=e2e.spread().count / whole,
+            prompt_tokens_per_s=totals["prompt"] / whole,
+            output_tokens_per_s=totals["output"] / whole,
+            goodput_rps=num_good / whole,
+            ttft_s=ttft.spread(),
+            itl_s=self._gaps.spread(),
+            e2e_s=e2e.spread(),
+            mean_running=self._running_s / busy,
+            peak_used_share=self._peak_used / self._served.num_blocks,
+            mean_used_share=self._used_s / busy / self._served.num_blocks,
+            kv_waste_share=self._wasted_s / (self._used_s * self._served.limits.block_size or 1.0),
+            num_cached_tokens=totals["cached"],
+            num_preempted=totals["preempted"],
+            num_repeated_tokens=totals["repeated"],
+            repeated_share=totals["repeated"] / computed,
+            prediction_error_p90=self._scheduler.cost.error_p90,
+            fairness=jain_index([sum(each) / len(each) for each in waits.values()] or [1.0]),
+            samples=tuple(self._samples),
+        )
+
+    def _arrive(self, arrival: Arrival) -> None:
+        self.num_arrived += 1
+        name = str(self.num_arrived)
+        limits = self._served.limits
+        room = min(limits.max_model_len, self._served.num_blocks * limits.block_size + 1) - arrival.num_prompt
+        # The seed carries the length at which the answer ends: a greedy request does not use it.
+        params = SamplingParams(temperature=0.0, seed=arrival.num_output, max_tokens=max(1, room))
+        tenant = str(self.num_arrived % self._served.num_tenants)
+        request = Request(name, _prompt(arrival, self.num_arrived), params, eos_ids=(EOS,), tenant=tenant)
+        try:
+            self._scheduler.add(request, self.now_s)
+        except RequestError:
+            self.num_refused += 1
+        else:
+            self._visits[name] = Visit(arrival.at_s / self._served.speed, tenant)
+
+    def _hear(self, deltas: list[Delta], before_s: float) -> None:
+        """Note everyone's token; those who drew in the step before too are counted together."""
+        visits, now_s, num_steady = self._visits, self.now_s, 0
+        for delta in deltas:
+            visit = visits[delta.request_id]
+            if visit.last_s == before_s:
+                num_steady += 1
+            elif visit.first_s < 0:
+                visit.first_s = now_s
+            else:
+                self._gaps.add(now_s - visit.last_s)
+            visit.last_s = now_s
+            visit.num_tokens += 1
+        if num_steady:
+            self._gaps.add(now_s - before_s, num_steady)
+        self._totals["output"] += len(deltas)
+
+    def _measure(self, seconds: float, num_tokens: int) -> None:
+        stats, totals = self._scheduler.stats(seconds), self._totals
+        cache = stats.cache
+        totals["computed"] += num_tokens
+        totals["prompt"] += stats.num_prompt_tokens
+        totals["cached"] += stats.num_cached_tokens
+        totals["preempted"] += stats.num_preempted
+        totals["repeated"] += stats.num_repeated_tokens
+        self._busy_s += seconds
+        self._running_s += seconds * stats.num_running
+        self._used_s += seconds * cache.num_used
+        self._wasted_s += seconds * cache.num_wasted_slots
+        self._peak_used = max(self._peak_used, cache.num_used)
+        if not self._samples or self.now_s >= self._samples[-1].at_s + self._sample_every_s:
+            used, cached = cache.num_used / cache.num_blocks, cache.num_cached / cache.num_blocks
+            sample = Sample(self.now_s, stats.num_running, stats.num_waiting, used, cached, cache.waste_share)
+            self._samples.append(sample)
+
+
+def _results(step: Step) -> StepResult:
+    results = []
+    for work in step.works:
+        draw = work.draw
+        if draw is None:
+            results.append(NOT_DRAWN)
+        else:
+            ends = len(draw.history) - draw.num_prompt + 1 >= (draw.params.seed or 0)
+            results.append(ENDED if ends else DRAWN)
+    return StepResult(tuple(results))
+
+
+def _prompt(arrival: Arrival, number: int) -> tuple[int, ...]:
+    """Tokens that share what the trace says is shared, and nothing else."""
+    if not arrival.hashes:
+        return (UNIQUE + number, *range(arrival.num_prompt - 1))
+    blocks = (range(one * HASHED_TOKENS, (one + 1) * HASHED_TOKENS) for one in arrival.hashes)
+    tokens = tuple(chain.from_iterable(blocks))[: arrival.num_prompt]
+    return tokens + tuple(range(EOS - arrival.num_prompt + len(tokens), EOS))
