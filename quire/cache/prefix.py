@@ -56,8 +56,9 @@ class PrefixIndex:
     def match(self, tokens: SequenceOf[int], chain: Chain) -> list[int]:
         """Blocks of the longest published prefix of `tokens`; the last token is always left to compute."""
         hits: list[int] = []
+        find = self._block_of.get
         for number in range((len(tokens) - 1) // self.block_size):
-            block = self._block_of.get(self._name(tokens, chain, number))
+            block = find(self._name(tokens, chain, number))
             if block is None:
                 break
             hits.append(block)
@@ -81,10 +82,13 @@ class PrefixIndex:
             del self._block_of[name]
 
     def _name(self, tokens: SequenceOf[int], chain: Chain, number: int) -> bytes:
-        size, names = self.block_size, chain.names
-        while len(names) <= number:
-            parent = names[-1] if names else chain.root
-            start = len(names) * size
-            fields = self._layout.pack(b"prnt", DIGEST_BYTES, parent, b"toks", size, *tokens[start : start + size])
-            names.append(sha256(fields).digest())
-        return names[number]
+        names = chain.names
+        if number < len(names):
+            return names[number]
+        size, pack = self.block_size, self._layout.pack
+        parent = names[-1] if names else chain.root
+        for start in range(len(names) * size, (number + 1) * size, size):
+            fields = pack(b"prnt", DIGEST_BYTES, parent, b"toks", size, *tokens[start : start + size])
+            parent = sha256(fields).digest()
+            names.append(parent)
+        return parent

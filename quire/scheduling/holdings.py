@@ -68,8 +68,9 @@ class Holdings:
     def grow(self, seat: Seat, end: int) -> tuple[int, int] | None:
         """Take blocks up to position `end`; the (source, destination) to copy first if the last block was shared."""
         copy = self._own_last(seat) if self.is_shared(seat) else None
-        for _ in range(-(-end // self.block_size) - len(seat.blocks)):
-            seat.blocks.append(self._take())
+        num_more = -(-end // self.block_size) - len(seat.blocks)
+        if num_more > 0:
+            seat.blocks += self._take_many(num_more)
         return copy
 
     def extend(self, seat: Seat) -> bool:
@@ -102,10 +103,11 @@ class Holdings:
 
     def let_go(self, seat: Seat) -> None:
         """`seat` holds nothing. Its last block is released first, so that the longest prefixes survive longest."""
-        size = self.block_size
+        size, release = self.block_size, self.pool.release
+        num_full, num_last = divmod(seat.num_computed, size)
         for number in range(len(seat.blocks) - 1, -1, -1):
-            if self.pool.release(seat.blocks[number]):
-                self.num_filled -= min(size, max(0, seat.num_computed - number * size))
+            if release(seat.blocks[number]):
+                self.num_filled -= size if number < num_full else num_last if number == num_full else 0
         seat.blocks = []  # a new list: the old one may still be read by a step under way
         seat.num_computed = seat.num_named = 0
         seat.steady = False
@@ -163,10 +165,18 @@ class Holdings:
             self.prefix.forget(block)
         return block
 
+    def _take_many(self, count: int) -> list[int]:
+        blocks = self.pool.take_many(count)
+        if self.prefix is not None:
+            for block in blocks:
+                self.prefix.forget(block)
+        return blocks
+
     def _publish(self, prefix: PrefixIndex, seat: Seat) -> None:
         if seat.chain is None:
             seat.chain = prefix.start(seat.request.cache_salt)
+        tokens, chain, blocks, keep = seat.tokens, seat.chain, seat.blocks, self.pool.keep
         for number in range(seat.num_named, seat.num_computed // self.block_size):
-            if prefix.publish(seat.tokens, seat.chain, number, seat.blocks[number]):
-                self.pool.keep(seat.blocks[number])
+            if prefix.publish(tokens, chain, number, blocks[number]):
+                keep(blocks[number])
         seat.num_named = seat.num_computed // self.block_size

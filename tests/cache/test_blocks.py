@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -160,3 +160,27 @@ class PoolMachine(RuleBasedStateMachine):
 
 TestPool = PoolMachine.TestCase
 TestPool.settings = settings(max_examples=60, stateful_step_count=30, deadline=None, derandomize=True)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 7)), max_size=40), st.integers(0, 8))
+def test_many_at_once_are_the_same_as_one_by_one(moves: list[tuple[int, int]], count: int) -> None:
+    pools = BlockPool(8), BlockPool(8)
+    for pool in pools:
+        for kind, block in moves:
+            if kind == 0 and pool.num_idle:
+                pool.take()
+            elif kind == 1 and pool.num_owners(block):
+                pool.keep(block)
+            elif kind == 2 and pool.num_owners(block):
+                pool.release(block)
+    one, many = pools
+    if count > many.num_idle:
+        with pytest.raises(InternalError, match="too few"):
+            many.take_many(count)
+        return
+    assert [one.take() for _ in range(count)] == many.take_many(count)
+    for pool in pools:
+        pool.check()
+    assert (one.num_cached, one.num_idle) == (many.num_cached, many.num_idle)
+    assert [one.take() for _ in range(one.num_idle)] == many.take_many(many.num_idle)
