@@ -10,6 +10,8 @@ Knows: the file, and every check before a byte of it is used. Does not know: how
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
 import mmap
 import os
@@ -168,8 +170,10 @@ class Writer:
 
     def __init__(self, path: Path, identity: Identity) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         self._path, self._part, self._file = path, Path(name), os.fdopen(handle, "wb", buffering=0)
+        _lock(handle)
         self._identity, self._end = identity, BODY_BEGIN
         self._entries: dict[str, list[Any]] = {}
 
@@ -203,3 +207,20 @@ class Writer:
         while data:
             count = os.pwrite(self._file.fileno(), data, begin)
             data, begin = data[count:], begin + count
+
+
+def _lock(file: int) -> bool:
+    """Whether the file is now this process's alone; a process that is killed lets go of its locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # someone else's, or a file system without locks
+        return False
+    return True
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` that were killed have left."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), part.open("rb") as file:
+            if _lock(file.fileno()):
+                part.unlink()

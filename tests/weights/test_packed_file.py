@@ -83,6 +83,21 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["w.quire"]
 
 
+def test_what_a_killed_writer_left_is_swept_up_and_no_living_writer_is(tmp_path: Path) -> None:
+    path = tmp_path / "w.quire"
+    left = tmp_path / ".w.quire.killed.part"
+    other = tmp_path / ".other.quire.killed.part"
+    for part in (left, other):
+        part.write_bytes(b"half a file")
+    living, second = Writer(path, IDENTITY), Writer(path, IDENTITY)
+    parts = sorted(tmp_path.iterdir())
+    assert left not in parts
+    assert other in parts
+    assert len(parts) == 3
+    for writer in (living, second):
+        writer.abandon()
+
+
 def test_nobody_else_may_write_it(tmp_path: Path) -> None:
     assert write(tmp_path / "w.quire").stat().st_mode & 0o077 == 0
 
