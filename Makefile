@@ -41,12 +41,13 @@ bench: $(VENV)/.installed ## measure the bundled model offline: make bench ARGS=
 # Processors without AVX, and with AVX2 but no AVX-512, each with the kernels that it is there to test. Python itself runs on
 # them too, which is slow, so every third test of each file is run: make isa ONE_IN=1 runs all of them.
 ONE_IN ?= 3
+EMULATED = --hypothesis-profile emulated --one-in $(ONE_IN) $(ARGS)
 isa: $(VENV)/.installed-test ## run the op tests on emulated older processors (qemu-user)
 	@command -v qemu-x86_64 >/dev/null || \
 		{ echo "make isa needs qemu-x86_64 (Debian: apt-get install qemu-user)" >&2; exit 2; }
 	$(BIN)/python -m pytest -q tests/test_isa_objects.py
-	qemu-x86_64 -cpu Nehalem $(BIN)/python -m pytest -q -x -p no:cacheprovider tests/ops -k generic --one-in $(ONE_IN) $(ARGS)
-	qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -x -p no:cacheprovider tests/ops -k avx2 --one-in $(ONE_IN) $(ARGS)
+	qemu-x86_64 -cpu Nehalem $(BIN)/python -m pytest -q -x -p no:cacheprovider tests/ops -k generic $(EMULATED)
+	qemu-x86_64 -cpu Haswell $(BIN)/python -m pytest -q -x -p no:cacheprovider tests/ops -k avx2 $(EMULATED)
 
 # The package is built apart, with its own copy of the Python files; -S keeps the editable install out of the way.
 SANITIZED := build/sanitize

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from quire.ops.device import Device, available_isas
 
 DeviceOf = Callable[[int], Device]
+
+# `--hypothesis-profile emulated`: an emulated processor takes its time to make up examples too.
+settings.register_profile("emulated", suppress_health_check=[HealthCheck.too_slow])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
