@@ -34,12 +34,23 @@ struct Quantized {
     static constexpr int64_t kScaleBytes = kScales == Scales::channel ? 0 : kScales == Scales::group ? 2 * kPanel : 4 * kPanel;
 };
 
+// Outputs of a block of rows, in the columns of a panel.
+struct QOut {
+    float* to;               // of the first row
+    int64_t stride, columns;  // floats from row to row; columns that exist
+    const uint16_t* scales;  // [kPanel] bfloat16, of weights per channel
+    const float* bias;       // [columns] or null
+    bool accumulate;
+};
+
 // What a block of rows does for one cache block of a panel.
 struct QPass {
     const char* a;        // the block of rows, from its first group on
     const uint8_t* w;     // the panel, likewise
     int64_t k, section;   // inputs from here on; inputs of a section
-    float* acc;           // [rows][kPanel]
+    float* acc;           // [rows][kPanel]: the sums of the blocks before, when there is one
+    bool resume;          // there is one
+    const QOut* out;      // where the last block leaves the outputs; null before, when acc takes the sums
     int lines;            // to prefetch per step
     const char* ahead;    // from here
 };
@@ -108,6 +119,34 @@ inline __attribute__((always_inline)) void end_section(const Sums<R, V>& sums, c
     }
 }
 
+// Writes a vector of outputs in the `columns` of it that exist: sum (* scale) (+ bias) (+ old).
+template <class P>
+inline __attribute__((always_inline)) void write_out(const QOut& o, Vec sum, float* to, int64_t column, int n) {
+    if constexpr (P::kScales == Scales::channel) sum = mul(sum, load_bf16(o.scales + column));
+    if (o.bias) sum = add(sum, load_n(o.bias + column, n));
+    if (o.accumulate) sum = add(sum, load_n(to, n));
+    store_n(to, sum, n);
+}
+
+template <class P, int R, int V>
+inline __attribute__((always_inline)) void write_outs(const QOut& o, const Values<R, V>& acc, int64_t first) {
+    for (int v = 0; v < V; ++v) {
+        const int64_t column = first + v * kLanes;
+        const int n = int(smaller(o.columns - column, kLanes));
+        if (n <= 0) break;
+        for (int r = 0; r < R; ++r) write_out<P>(o, acc.v[r][v], o.to + r * o.stride + column, column, n);
+    }
+}
+
+// The lines that R rows of outputs stand on, wanted for writing once the sums are ready.
+template <int R>
+inline void fetch_outs(const QOut& o) {
+    for (int r = 0; r < R; ++r) {
+        const float* const row = o.to + r * o.stride;
+        for (int64_t i = 0; i < o.columns; i += 16) prefetch_to_write(row + i);
+    }
+}
+
 template <int R, int V>
 inline __attribute__((always_inline)) void add_scaled(const Values<R, V>& f, const float* x_scales, float* acc) {
     for (int r = 0; r < R; ++r) {
@@ -118,16 +157,36 @@ inline __attribute__((always_inline)) void add_scaled(const Values<R, V>& f, con
     }
 }
 
+template <int R, int V>
+inline __attribute__((always_inline)) void load_sums(const float* from, Values<R, V>& acc) {
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) acc.v[r][v] = load(from + r * kPanel + v * kLanes);
+    }
+}
+
+template <int R, int V>
+inline __attribute__((always_inline)) void start(Values<R, V>& values) {
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) values.v[r][v] = zero();
+    }
+}
+
+template <int R, int V>
+inline __attribute__((always_inline)) void store_sums(const Values<R, V>& acc, float* to) {
+    for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < V; ++v) store(to + r * kPanel + v * kLanes, acc.v[r][v]);
+    }
+}
+
 // R rows against V vectors of columns of a panel. kWhole: sections are groups of x, and acc stays in registers; else f does.
 template <class P, int R, int V, int kLines, bool kWhole>
 void q_tile(const QPass& p, int64_t column, const char* ahead) {
     const char* a = p.a;
     const uint8_t *w = p.w + 4 * column, *scales = nullptr;
-    float* const to = p.acc + column;
     Values<R, V> acc, f;
-    for (int r = 0; kWhole && r < R; ++r) {
-        for (int v = 0; v < V; ++v) acc.v[r][v] = load(to + r * kPanel + v * kLanes);
-    }
+    start<R, V>(acc);
+    if (p.resume && kWhole) load_sums<R, V>(p.acc + column, acc);
+    if (!p.resume && !kWhole) store_sums<R, V>(acc, p.acc + column);
     for (int64_t k = 0; k < p.k; k += kInputGroup) {
         const int64_t length = smaller(p.k - k, kInputGroup);
         if (P::kScales != Scales::channel && k % kSpan == 0) {
@@ -137,9 +196,7 @@ void q_tile(const QPass& p, int64_t column, const char* ahead) {
         const auto* x_scales = reinterpret_cast<const float*>(a);
         const float* x_sums = x_scales + R;
         const auto* x = reinterpret_cast<const QuadData*>(a + q_head_bytes(p.section, length, R));
-        for (int r = 0; !kWhole && r < R; ++r) {
-            for (int v = 0; v < V; ++v) f.v[r][v] = zero();
-        }
+        if constexpr (!kWhole) start<R, V>(f);
         for (int64_t s = 0; s < length; s += p.section, x_sums += R) {
             Sums<R, V> sums;
             start_sums<R, V>(sums, x_sums, P::kScales == Scales::offset);
@@ -154,17 +211,18 @@ void q_tile(const QPass& p, int64_t column, const char* ahead) {
             if constexpr (kShare > 0) fetch<R, kLines, kShare / 64 + 1>(ahead);
             ahead += kShare;
         }
-        if constexpr (!kWhole) add_scaled<R, V>(f, x_scales, to);
+        if constexpr (!kWhole) add_scaled<R, V>(f, x_scales, p.acc + column);
         a = reinterpret_cast<const char*>(x);
     }
-    for (int r = 0; kWhole && r < R; ++r) {
-        for (int v = 0; v < V; ++v) store(to + r * kPanel + v * kLanes, acc.v[r][v]);
-    }
+    if constexpr (!kWhole) load_sums<R, V>(p.acc + column, acc);
+    if (p.out) write_outs<P, R, V>(*p.out, acc, column);
+    else if constexpr (kWhole) store_sums<R, V>(acc, p.acc + column);
 }
 
 template <class P, int R, int kLines, bool kWhole>
 void q_tiles(const QPass& p) {
     constexpr int V = P::vectors(R);
+    if (p.out) fetch_outs<R>(*p.out);
     q_tile<P, R, V, kLines, kWhole>(p, 0, p.ahead);
     for (int64_t column = V * kLanes; column < kPanel; column += V * kLanes) q_tile<P, R, V, 0, kWhole>(p, column, p.ahead);
 }

@@ -6,6 +6,12 @@
 // rows: int8 per channel 23 to 25 GB/s instead of 16 to 20, int4 in groups of 128 26 instead of 24, but in groups of 32, where the
 // scales are a second stream, 9 instead of 21. These 1 to 3 rows in blocks of 256 inputs, as more rows are: int8 at one row 77 to 84 %
 // of the DRAM rate instead of 96 to 98.
+// Cache blocks of 256 inputs for every number of rows, sums of all rows in memory and a pass over them at the end: a tile then costs
+// 120 cycles beside its 768 of multiplies. Against it, pairs of runs in turn, four layers of Qwen3-0.6B together, two threads, int8:
+//   rows                                              1024    128     32     16      5
+//   blocks of 1024, still with the pass              1.058  1.046  1.010  0.983  0.784
+//   blocks of 1024, outputs from registers, their lines fetched for writing before the sums    1.113  1.105  1.057  1.018  0.806
+//   blocks of 3072, likewise; 256 up to 8 rows       1.128  1.105  1.051  1.001  1.003
 // Knows: a Linear. Does not know: instructions.
 #pragma once
 #include "qgemm.h"
@@ -13,10 +19,13 @@
 namespace quire::QUIRE_ISA {
 namespace {
 
-constexpr int64_t kQBlock = kSpan;          // inputs of a cache block: weights from L1 again for every block of rows
+constexpr int64_t kQBlock = 12 * kSpan;      // inputs of a cache block: weights from L2 again for every block of rows
 constexpr int64_t kQAheadBytes = 12 << 10;  // that few rows prefetch ahead of themselves
 
 constexpr int64_t kQOwnPace = 3;  // up to here, if scales are few, rows leave fetching to the processor
+
+// Inputs of a cache block for a task of so many rows.
+inline int64_t q_block_of(int64_t rows) { return rows <= 8 ? kSpan : rows <= 16 ? 4 * kSpan : kQBlock; }
 
 // What all tasks of a product share.
 struct QProduct {
@@ -30,25 +39,37 @@ struct QProduct {
 // a sixth of the rate.
 inline bool at_own_pace(const QProduct& q, int64_t rows) { return rows <= kQOwnPace && q.section == kInputGroup; }
 
+// Rows of one panel, and what all their cache blocks share.
+struct QTask {
+    int64_t panel, first, rows;  // rows [first, first + rows)
+    const uint8_t* w;            // the panel
+    float* acc;                  // [rows][kPanel]
+};
+
+inline QOut q_out(const QProduct& q, const QTask& t) {
+    const int64_t column = t.panel * kPanel;
+    return {q.g.out + t.first * q.g.n + column, q.g.n, smaller(kPanel, q.g.n - column),
+            reinterpret_cast<const uint16_t*>(t.w + q_scales_at(q.format, 0)), q.g.bias ? q.g.bias + column : nullptr,
+            q.g.accumulate};
+}
+
 // Adds one cache block of a panel, inputs [begin, begin + block), to the sums of all rows of a task. Weights come from DRAM
 // once: few rows see the processor do it or fetch them kQAheadBytes ahead of themselves, of more the first fetch the next block.
 template <class P>
-void q_cache_block(const QProduct& q, const uint8_t* w, int64_t begin, int64_t block, int64_t first, int64_t rows, float* acc) {
-    const int64_t k = smaller(block, q.format.k - begin), blocks = ceil_div(rows, P::kRows);
+void q_cache_block(const QProduct& q, const QTask& t, int64_t begin, int64_t block) {
+    const int64_t k = smaller(block, q.format.k - begin), blocks = ceil_div(t.rows, P::kRows);
     const int64_t weight_bytes = q_bytes_of(q.format, k);
+    const uint8_t* w = t.w + q_bytes_of(q.format, begin);
     const char* ahead = reinterpret_cast<const char*>(w) + (blocks == 1 ? kQAheadBytes : weight_bytes);
+    QOut out = q_out(q, t);
     for (int64_t i = 0; i < blocks; ++i) {
-        const int64_t row = i * P::kRows, in_block = smaller(P::kRows, rows - row);
-        const int lines = at_own_pace(q, rows) ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
-        const char* a = q.a + (first + row) / P::kRows * q_block_bytes(q.section, q.format.k, P::kRows);
-        any_q_block<P>(in_block, {a + q_block_bytes(q.section, begin, in_block), w, k, q.section, acc + row * kPanel, lines, ahead});
+        const int64_t row = i * P::kRows, in_block = smaller(P::kRows, t.rows - row);
+        const int lines = at_own_pace(q, t.rows) ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
+        const char* a = q.a + (t.first + row) / P::kRows * q_block_bytes(q.section, q.format.k, P::kRows);
+        any_q_block<P>(in_block, {a + q_block_bytes(q.section, begin, in_block), w, k, q.section, t.acc + row * kPanel, begin > 0,
+                                  begin + k == q.format.k ? &out : nullptr, lines, ahead});
         ahead += weight_bytes / 3 * lines;
-    }
-}
-
-inline void scale_row(float* acc, const uint8_t* scales) {
-    for (int64_t i = 0; i < kPanel; i += kLanes) {
-        store(acc + i, mul(load(acc + i), load_bf16(reinterpret_cast<const uint16_t*>(scales) + i)));
+        out.to += P::kRows * out.stride;
     }
 }
 
@@ -56,17 +77,9 @@ inline void scale_row(float* acc, const uint8_t* scales) {
 template <class P>
 void q_task(const QProduct& q, int64_t panel, int64_t first, int64_t rows) {
     alignas(64) float acc[kTaskRows * kPanel];
-    for (int64_t i = 0; i < rows * kPanel; i += kLanes) store(acc + i, zero());
-    const Linear& g = q.g;
-    const uint8_t* w = static_cast<const uint8_t*>(g.weight) + panel * q_panel_bytes(q.format);
-    const int64_t block = at_own_pace(q, rows) ? g.k : kQBlock;
-    for (int64_t k = 0; k < g.k; k += block) q_cache_block<P>(q, w + q_bytes_of(q.format, k), k, block, first, rows, acc);
-    const int64_t column = panel * kPanel, columns = smaller(kPanel, g.n - column);
-    for (int64_t r = 0; r < rows; ++r) {
-        if constexpr (P::kScales == Scales::channel) scale_row(acc + r * kPanel, w + q_scales_at(q.format, 0));
-        finish_row(acc + r * kPanel, g.bias ? g.bias + column : nullptr, g.out + (first + r) * g.n + column, columns,
-                   g.accumulate);
-    }
+    const QTask t{panel, first, rows, static_cast<const uint8_t*>(q.g.weight) + panel * q_panel_bytes(q.format), acc};
+    const int64_t block = at_own_pace(q, rows) ? q.g.k : q_block_of(rows);
+    for (int64_t k = 0; k < q.g.k; k += block) q_cache_block<P>(q, t, k, block);
 }
 
 // Chunks of blocks of rows, each with its own buffer: what a thread just made there is what it then rounds.

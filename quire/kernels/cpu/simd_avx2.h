@@ -77,6 +77,7 @@ inline void store_bf16_n(uint16_t* p, Vec a, int n) {
 }
 inline void prefetch(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T0); }
 inline void prefetch_l2(const void* p) { _mm_prefetch((const char*)p, _MM_HINT_T1); }
+inline void prefetch_to_write(const void* p) { asm volatile("prefetchw %0" : : "m"(*(const char*)p)); }
 
 }  // namespace
 }  // namespace quire::QUIRE_ISA

@@ -58,6 +58,7 @@ inline void store_bf16_n(uint16_t* p, Vec a, int n) { for (int i = 0; i < n; ++i
 inline void store_bf16(uint16_t* p, Vec a) { store_bf16_n(p, a, 4); }
 inline void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 inline void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
+inline void prefetch_to_write(const void* p) { __builtin_prefetch(p, 1, 3); }
 
 }  // namespace
 }  // namespace quire::QUIRE_ISA
