@@ -34,7 +34,8 @@ class StepStats:
     """One step as the engine saw it. Token counts are of this step; running and waiting are requests after it.
 
     `predicted_s` is what the step-time model expected of `seconds`, None before it has seen any step. What was
-    computed in vain: tokens repeated after a preemption, and those of samples that were aborted or that failed.
+    computed in vain: tokens repeated after a preemption (`num_yielded_tokens`: by flex requests that made way), and
+    those of samples that were aborted or that failed. Flex requests are counted among all that run and wait too.
     """
 
     num_running: int = 0
@@ -50,6 +51,9 @@ class StepStats:
     num_repeated_tokens: int = 0
     num_aborted_tokens: int = 0
     num_failed_tokens: int = 0
+    num_yielded_tokens: int = 0
+    num_flex_running: int = 0
+    num_flex_waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

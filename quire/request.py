@@ -102,7 +102,8 @@ class Request:
 
     `params.seed` and `params.max_tokens` are never None here. `cache_salt` separates prefix caches; requests share
     blocks only under the same salt. `eos_ids` end a sample unless `params.ignore_eos`. `tenant` is who is to be served
-    fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner.
+    fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner. With
+    `flex` it is served by what those without it leave idle, and by nothing else.
     """
 
     id: str
@@ -113,6 +114,7 @@ class Request:
     tenant: str = ""
     weight: float = 1.0
     priority: int = 0
+    flex: bool = False
 
     def __post_init__(self) -> None:
         if not self.prompt:

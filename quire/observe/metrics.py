@@ -51,6 +51,8 @@ class Metrics:
         """Take one step's figures in; given to `EngineClient.on_stats`."""
         self._running.set(stats.num_running)
         self._waiting.set(stats.num_waiting)
+        self._flex_running.set(stats.num_flex_running)
+        self._flex_waiting.set(stats.num_flex_waiting)
         cache = stats.cache
         self._used.set(cache.num_used)
         self._cached.set(cache.num_cached)
@@ -64,6 +66,7 @@ class Metrics:
         self._repeated.inc(stats.num_repeated_tokens)
         self._aborted.inc(stats.num_aborted_tokens)
         self._failed.inc(stats.num_failed_tokens)
+        self._yielded.inc(stats.num_yielded_tokens)
         if stats.seconds > 0:  # else no step: somebody left between two
             self._step_s.observe(stats.seconds)
         if stats.predicted_s is not None and stats.seconds > 0:
@@ -94,6 +97,13 @@ class Metrics:
     def _make_state(self) -> None:
         self._running = self._gauge("num_requests_running", "Requests being computed after the last step.")
         self._waiting = self._gauge("num_requests_waiting", "Requests waiting for a place after the last step.")
+        flex = self._gauge(
+            "flex_requests",
+            "Requests of service tier flex after the last step, by state: running or waiting. They are counted among "
+            "all running and waiting requests too.",
+            ("state",),
+        )
+        self._flex_running, self._flex_waiting = (flex.labels(state) for state in ("running", "waiting"))
         blocks = self._gauge(
             "kv_blocks",
             "Blocks of the KV cache by state: used by a request, cached (free, content kept for reuse), or free.",
@@ -114,12 +124,12 @@ class Metrics:
         self._preemptions = self._counter("num_preemptions_total", "Sequences put back to make room for others.")
         wasted = self._counter(
             "wasted_tokens_total",
-            "Tokens computed in vain: again after a preemption (preempted), for samples whose client left before the "
-            "end (aborted), or whose computation went wrong (failed).",
+            "Tokens computed in vain: again after a preemption (preempted) or after a flex request made way (yielded), "
+            "for samples whose client left before the end (aborted), or whose computation went wrong (failed).",
             ("cause",),
         )
-        self._repeated, self._aborted, self._failed = (
-            wasted.labels(cause) for cause in ("preempted", "aborted", "failed")
+        self._repeated, self._yielded, self._aborted, self._failed = (
+            wasted.labels(cause) for cause in ("preempted", "yielded", "aborted", "failed")
         )
         self._step_tokens = self._counter("step_tokens_total", "Tokens of all steps, prompt and generated together.")
         self._requests = self._counter("http_requests_total", "HTTP requests by route and status.", ("route", "status"))

@@ -17,9 +17,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from quire.step import Step
+from quire.step import Step, Work
 
 KNEE_TOKENS = 8  # rows that a CPU computes while it reads the weights
 MEMORY_STEPS = 100  # about so many samples of one kind are remembered
@@ -64,7 +65,11 @@ class Coefficients:
 
 def shape_of(step: Step) -> StepShape:
     """The features of `step`."""
-    works = step.works
+    return shape_of_works(step.works)
+
+
+def shape_of_works(works: SequenceOf[Work]) -> StepShape:
+    """The features of a step of these works."""
     num_tokens = num_pairs = 0
     for work in works:
         count = len(work.tokens)

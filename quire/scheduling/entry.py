@@ -25,11 +25,21 @@ class Entry:
     """Looks, and moves nobody: whoever asks admits and puts back before asking on."""
 
     def __init__(
-        self, limits: SchedulerLimits, rule: Policy, line: Line, accounts: Accounts, holdings: Holdings
+        self,
+        limits: SchedulerLimits,
+        rule: Policy,
+        line: Line,
+        accounts: Accounts,
+        holdings: Holdings,
+        before: Line | None = None,
+        behind: Line | None = None,
     ) -> None:
+        """`before` this line come the sequences of another, and those `behind` it make way for it."""
         self._limits = limits
         self._rule = rule
         self._line = line
+        self._before = before
+        self._behind = behind
         self._accounts = accounts
         self._holdings = holdings
         self.lengths = OutputLengths()
@@ -41,14 +51,15 @@ class Entry:
     def newcomers(self) -> Iterator[tuple[Seat, list[int]]]:
         """Who is to be admitted, one after the other, with the blocks that hold its beginning already."""
         line = self._line
-        if line.num_moves == self._stuck_at and self._patience:
+        if self._num_moves == self._stuck_at and self._patience:
             self._patience -= 1
             return
-        rows = self._limits.max_num_seqs - sum([len(seat.indices) for seat in line.running])
+        present = self._present()
+        rows = self._limits.max_num_seqs - sum([len(seat.indices) for seat in present])
         if rows < 1:
             return
-        promised = sum([self._num_wanted(seat) for seat in line.running])
-        futures = [self._future(seat) for seat in line.running]
+        promised = sum([self._num_wanted(seat) for seat in present])
+        futures = [self._future(seat) for seat in present]
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
         while rows and (seat := line.next(skipped)) is not None:
@@ -66,7 +77,7 @@ class Entry:
             if not self._rule.may_pass or seat.num_passed >= policy.MAX_PASSED or len(passed) > policy.LOOK_AHEAD:
                 break
         # Nothing but someone's leaving or coming changes the answer much: there is no need to ask again every step.
-        self._stuck_at, self._patience = line.num_moves, RETRY_STEPS
+        self._stuck_at, self._patience = self._num_moves, RETRY_STEPS
 
     def favoured(self) -> Iterator[tuple[Seat, list[int], list[Seat]]]:
         """Whose tenant is under its share and has had no token: before the step's tokens are shared out.
@@ -90,11 +101,23 @@ class Entry:
                     return
             yield seat, hits, leaving
 
+    @property
+    def _num_moves(self) -> int:
+        return self._line.num_moves + (self._before.num_moves if self._before is not None else 0)
+
+    def _present(self) -> list[Seat]:
+        """Everyone who runs and does not make way."""
+        return self._line.running if self._before is None else [*self._before.running, *self._line.running]
+
+    def _num_behind(self, hits: list[int]) -> int:
+        """Blocks besides `hits` that would be idle if everyone made way who has to."""
+        return self._holdings.num_only_of(self._behind.running, hits) if self._behind is not None else 0
+
     def _missing(self, wanted: Room, hits: list[int]) -> Room:
         running = self._line.running
         rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in running])
         promised = sum([self._num_wanted(seat) for seat in running]) + self._watermark
-        blocks = self._holdings.num_idle_without(hits) - promised
+        blocks = self._holdings.num_idle_without(hits) + self._num_behind(hits) - promised
         return Room(wanted.rows - rows, wanted.blocks - len(hits) - blocks)
 
     def _num_wanted(self, seat: Seat) -> int:
@@ -103,16 +126,18 @@ class Entry:
 
     def _fits(self, seat: Seat, hits: list[int], promised: int, futures: list[tuple[int, int]]) -> bool:
         """True if there is room for what everyone owes now, and for the peak of what they are expected to draw."""
-        if not self._line.running:
+        if not futures:
             return True
         wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
         room = self._holdings.num_idle_without(hits) - wanted
-        if room < 0:
+        if room < 0 and self._behind is None:
             return False
         together = futures + [self._future(seat)] * seat.num_rows
         size = self._limits.block_size
-        most = sum([num_left for num_left, _ in together]) // size
-        return most <= room or peak_growth(together, size) <= room
+        growth = sum([num_left for num_left, _ in together]) // size
+        if growth > room:
+            growth = min(growth, peak_growth(together, size))
+        return growth <= room or growth <= room + self._num_behind(hits)
 
     def _future(self, seat: Seat) -> tuple[int, int]:
         """Tokens that each sample of `seat` is expected to draw still, and the blocks that it holds."""

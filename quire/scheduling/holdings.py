@@ -6,7 +6,9 @@ one prompt, two samples, B = 4:     sample 0   |a b c d|e f . .|      the second
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
@@ -54,6 +56,17 @@ class Holdings:
     def num_idle_without(self, blocks: list[int]) -> int:
         """Blocks that could be taken after `blocks` were shared."""
         return self.pool.num_idle - sum(1 for block in blocks if self.pool.num_owners(block) == 0)
+
+    def num_only_of(self, seats: Sequence[Seat], but: list[int]) -> int:
+        """Blocks that only `seats` hold, those in `but` not counted."""
+        num_held = sum([len(seat.blocks) for seat in seats])
+        if not num_held:
+            return 0
+        held = Counter(chain.from_iterable([seat.blocks for seat in seats]))
+        owners = self.pool.num_owners
+        for block in but:
+            held.pop(block, None)
+        return sum([owners(block) == count for block, count in held.items()])
 
     def adopt(self, seat: Seat, hits: list[int]) -> None:
         """`seat` begins with the blocks that `match` found."""

@@ -16,16 +16,15 @@ from quire.cache.prefix import PrefixIndex
 from quire.errors import InternalError, RequestError
 from quire.events import CacheUse, StepStats
 from quire.request import Finish, Request, Sequence
-from quire.scheduling import deltas, policy, sharing
-from quire.scheduling.accounts import Accounts
+from quire.scheduling import deltas, policy
 from quire.scheduling.admission import refusal
 from quire.scheduling.cost import CostModel
-from quire.scheduling.entry import Entry
 from quire.scheduling.holdings import Holdings
+from quire.scheduling.lane import Lane, two_lanes
 from quire.scheduling.limits import SchedulerLimits
-from quire.scheduling.line import Line
-from quire.scheduling.pace import ItlTarget, step_tokens
+from quire.scheduling.pace import ItlTarget
 from quire.scheduling.seat import Seat
+from quire.scheduling.serving import Serving
 from quire.scheduling.tally import Tally
 from quire.step import Delta, Step, StepResult, TokenLogprob, Work, WorkResult
 
@@ -43,16 +42,16 @@ class Scheduler:
         prefix: PrefixIndex | None = None,
         policy_name: str = "fair",
         itl_target: ItlTarget | None = None,
+        cost: CostModel | None = None,
     ) -> None:
         self.limits = limits
-        self.cost = CostModel()
-        self._itl_target = itl_target or ItlTarget()
+        self.cost = cost or CostModel()
         self._pool = pool
         self._holdings = Holdings(pool, prefix, limits.block_size)
         self._rule = policy.policy_named(policy_name)
-        self._accounts = Accounts()
-        self._line = Line(self._accounts)
-        self._entry = Entry(limits, self._rule, self._line, self._accounts, self._holdings)
+        self._ordinary, self._flex = two_lanes(limits, self._rule, self._holdings)
+        target = itl_target or ItlTarget()
+        self._serving = Serving(limits, self._holdings, self.cost, target, self._ordinary, self._flex)
         self._families: dict[str, dict[int, Seat]] = {}
         self._seats: dict[int, Seat] = {}
         self._num_seats = self._num_arrivals = self._num_steps = 0
@@ -66,18 +65,18 @@ class Scheduler:
 
     @property
     def running(self) -> tuple[Sequence, ...]:
-        """Who holds a place in the steps, oldest first; for observers, who change nothing."""
-        return tuple(self._line.running)
+        """Who holds a place in the steps, the ordinary ones first, oldest first; for observers, who change nothing."""
+        return (*self._ordinary.line.running, *self._flex.line.running)
 
     @property
     def num_running(self) -> int:
         """Sequences that hold a place in the steps; n samples count as one until their prompt is computed."""
-        return len(self._line.running)
+        return len(self._ordinary.line.running) + len(self._flex.line.running)
 
     @property
     def num_waiting(self) -> int:
         """Sequences that wait for a place, those put back included."""
-        return self._line.num_waiting
+        return self._ordinary.line.num_waiting + self._flex.line.num_waiting
 
     def add(self, request: Request, now: float = 0.0) -> None:
         """Let `request` wait, or raise the `RequestError` that says why it can never be served."""
@@ -87,13 +86,14 @@ class Scheduler:
         if error is not None:
             raise error
         seat = Seat(self._new_id(), request, tokens=list(request.prompt), indices=tuple(range(request.params.n)))
-        seat.account = self._accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
+        lane = self._lane(seat)
+        seat.account = lane.accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
         seat.place = policy.place(self._rule, now, self._num_arrivals, request.priority)
         seat.turn = policy.turn(self._rule, now, self._num_arrivals, request.priority)
         self._num_arrivals += 1
         self._families[request.id] = dict.fromkeys(seat.indices, seat)
         self._seats[seat.id] = seat
-        self._line.join(seat)
+        lane.line.join(seat)
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> list[Delta]:
         """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing.
@@ -115,19 +115,12 @@ class Scheduler:
         if not self._seats:
             return None
         self._tally = Tally()
-        works: list[Work] = []
-        copies: list[tuple[int, int]] = []
-        for seat, hits, leaving in self._entry.favoured():
-            self._put_back(leaving)
-            self._admit(seat, hits)
-        budget, pressed = self._serve_running(works, copies)
-        if budget and not pressed and self._line.num_waiting:
-            self._serve_waiting(works, budget)
-        if not works:
+        draft = self._serving.draft(self._tally)
+        if not draft.works:
             raise InternalError("nobody can go on", got=f"{self.num_running} running, {self.num_waiting} waiting")
         self._num_steps += 1
         self._open_step = self._num_steps
-        return Step(self._num_steps, tuple(works), tuple(copies))
+        return Step(self._num_steps, tuple(draft.works), tuple(draft.copies))
 
     def settle(self, step: Step, result: StepResult, now: float) -> list[Delta]:
         """Take in what `step` computed; results of sequences that were aborted meanwhile are dropped.
@@ -185,6 +178,9 @@ class Scheduler:
             num_repeated_tokens=tally.num_repeated_tokens,
             num_aborted_tokens=tally.num_aborted_tokens,
             num_failed_tokens=tally.num_failed_tokens,
+            num_yielded_tokens=tally.num_yielded_tokens,
+            num_flex_running=len(self._flex.line.running),
+            num_flex_waiting=self._flex.line.num_waiting,
         )
 
     def cache_use(self) -> CacheUse:
@@ -195,104 +191,15 @@ class Scheduler:
 
     def check(self) -> None:
         """Raise `InternalError` if a law is broken: the line's order, the blocks' conservation, who belongs to whom."""
-        self._line.check()
-        seats = [*self._line.running, *self._line.waiting()]
+        lines = self._ordinary.line, self._flex.line
+        for line in lines:
+            line.check()
+        seats = [seat for line in lines for seat in (*line.running, *line.waiting())]
         self._holdings.check(seats)
         samples = {(name, index): seat for name, family in self._families.items() for index, seat in family.items()}
         stood_for = {(seat.request.id, index): seat for seat in seats for index in seat.indices}
         if samples != stood_for or self._seats != {seat.id: seat for seat in seats}:
             raise InternalError("a sample is known and does not stand in the line, or stands there and is not known")
-
-    def _serve_running(self, works: list[Work], copies: list[tuple[int, int]]) -> tuple[int, bool]:
-        """Grant to those who run, oldest first; the budget left, and whether blocks ran short."""
-        running, budget = self._line.running, self.limits.max_num_batched_tokens
-        if not running:
-            return budget, False
-        owed = [len(seat.tokens) - seat.num_computed for seat in running]
-        budget = self._step_tokens(owed)
-        grants = owed if sum(owed) <= budget else self._share_out(owed, budget)
-        pressed, size = False, self.limits.block_size
-        for seat, grant in zip(tuple(running), grants, strict=True):
-            start = seat.num_computed
-            if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
-                works.append(Work(seat.id, seat.tokens[start:], start, seat.blocks, seat.draw))
-                budget -= 1
-                continue
-            if grant == 0 or seat.waits:
-                continue
-            end = start + grant
-            missing = self._holdings.num_missing(seat, end)
-            if missing > self._pool.num_idle:
-                pressed = True
-                if not self._make_room(seat, end):
-                    continue
-            if missing and (copy := self._holdings.grow(seat, end)) is not None:
-                copies.append(copy)
-            works.append(self._work(seat, grant))
-            budget -= grant
-        return budget, pressed
-
-    def _step_tokens(self, owed: list[int]) -> int:
-        """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts."""
-        running, most = self._line.running, self.limits.max_num_batched_tokens
-        reading = next((seat for seat, count in zip(running, owed, strict=True) if count > 1), None)
-        if reading is None and not self._line.num_waiting:
-            return most
-        num_speaking = owed.count(1)
-        start = reading.num_computed if reading is not None else 0
-        return step_tokens(self.cost, num_speaking, self._holdings.num_filled, start, most, self._itl_target)
-
-    def _share_out(self, owed: list[int], budget: int) -> list[int]:
-        whole = sharing.Room(self.limits.max_num_seqs, self._pool.num_blocks)
-        running, active = self._line.running, self._accounts.active
-        return policy.share_out(owed, budget, sharing.standing(running, active, whole, self.limits.block_size))
-
-    def _make_room(self, seat: Seat, end: int) -> bool:
-        """Put back whoever stands behind `seat` and loses the least work, until it can grow to `end`; False if nobody
-        does: it then waits where it is and keeps what it computed, unless one before it needs the blocks."""
-        running = self._line.running
-        while self._holdings.num_missing(seat, end) > self._pool.num_idle:
-            behind = running[running.index(seat) + 1 :]
-            if not behind:
-                return False
-            behind.reverse()  # of those that lose alike the last goes
-            self._put_back([min(behind, key=self._holdings.num_lost)])
-        return True
-
-    def _put_back(self, leaving: list[Seat]) -> None:
-        for seat in leaving:
-            seat.num_reached = max(seat.num_reached, seat.num_computed)
-            self._holdings.let_go(seat)
-            self._line.put_back(seat)
-            self._tally.num_preempted += 1
-
-    def _serve_waiting(self, works: list[Work], budget: int) -> None:
-        """Admit while rows, tokens and blocks last."""
-        for seat, hits in self._entry.newcomers():
-            self._admit(seat, hits)
-            grant = min(seat.num_owed, budget)
-            self._holdings.grow(seat, seat.num_computed + grant)
-            works.append(self._work(seat, grant))
-            budget -= grant
-            if not budget:
-                return
-
-    def _admit(self, seat: Seat, hits: list[int]) -> None:
-        self._line.admit(seat)
-        self._holdings.adopt(seat, hits)
-        self._tally.num_cached_tokens += seat.num_computed
-        if not seat.started:
-            seat.started = True
-            seat.num_cached = seat.num_computed
-            seat.account.charge(policy.prompt_charge(seat.num_prompt - seat.num_cached))
-
-    def _work(self, seat: Seat, grant: int) -> Work:
-        in_prompt = seat.num_prompt - seat.num_computed
-        if in_prompt > 0:
-            self._tally.num_prompt_tokens += min(grant, in_prompt)
-        if seat.num_computed < seat.num_reached:
-            self._tally.num_repeated_tokens += min(grant, seat.num_reached - seat.num_computed)
-        return seat.work(grant)
 
     def _settle_one(self, seat: Seat, work: Work, outcome: WorkResult, news: list[Delta]) -> None:
         if outcome.error is not None:
@@ -344,7 +251,7 @@ class Scheduler:
     def _end_well(self, seat: Seat) -> None:
         self._tally.num_finished += 1
         if not seat.request.params.ignore_eos:
-            self._entry.lengths.record(seat.num_output)
+            self._lane(seat).entry.lengths.record(seat.num_output)
         self._remove(seat)
 
     def _part(self, seat: Seat, family: dict[int, Seat]) -> None:
@@ -356,7 +263,7 @@ class Scheduler:
             self._holdings.fork(seat, sibling)
             sibling.account.num_seats += 1
             self._seats[sibling.id] = family[sibling.index] = sibling
-        self._line.follow(siblings)
+        self._lane(seat).line.follow(siblings)
 
     def _end_sample(self, seat: Seat, index: int, finish: Finish, error: str | None = None) -> Delta:
         """End one of the samples that `seat` stands for, and `seat` with the last of them."""
@@ -371,13 +278,17 @@ class Scheduler:
 
     def _remove(self, seat: Seat) -> None:
         self._holdings.let_go(seat)
-        self._line.leave(seat)
-        self._accounts.leave(seat.account)
+        lane = self._lane(seat)
+        lane.line.leave(seat)
+        lane.accounts.leave(seat.account)
         del self._seats[seat.id]
         family = self._families[seat.request.id]
         del family[seat.index]
         if not family:
             del self._families[seat.request.id]
+
+    def _lane(self, seat: Seat) -> Lane:
+        return self._flex if seat.request.flex else self._ordinary
 
     def _new_id(self) -> int:
         self._num_seats += 1

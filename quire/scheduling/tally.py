@@ -11,8 +11,8 @@ class Tally:
 
     `num_prompt_tokens` are rows computed below the prompt's end, whether for the first time or again;
     `num_cached_tokens` are rows that prefix hits saved; `num_finished` counts samples. Wasted are rows computed again
-    because their sequence had been put back (`num_repeated_tokens`), and rows of samples that nobody waited for to the
-    end (`num_aborted_tokens`) or that went wrong (`num_failed_tokens`).
+    because their sequence had been put back (`num_repeated_tokens`; in the flex lane `num_yielded_tokens`), and rows of
+    samples that nobody waited for to the end (`num_aborted_tokens`) or that went wrong (`num_failed_tokens`).
     """
 
     num_prompt_tokens: int = 0
@@ -21,5 +21,6 @@ class Tally:
     num_preempted: int = 0
     num_finished: int = 0
     num_repeated_tokens: int = 0
+    num_yielded_tokens: int = 0
     num_aborted_tokens: int = 0
     num_failed_tokens: int = 0

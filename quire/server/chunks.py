@@ -90,6 +90,7 @@ class ChatWriter:
             [_chat_choice(plan, index, news[index]) for index in sorted(news)],
             usage,
             system_fingerprint=plan.fingerprint,
+            service_tier=plan.service_tier,
             prompt_token_ids=self._prompt_ids,
         )
 
@@ -113,6 +114,7 @@ class ChatWriter:
             plan.model,
             () if choice is None else (choice,),
             system_fingerprint=plan.fingerprint,
+            service_tier=plan.service_tier,
             usage=usage,
             prompt_token_ids=prompt_ids,
         )
@@ -158,7 +160,13 @@ class TextWriter:
     def _completion(self, choices: tuple[TextChoice, ...], usage: Usage | UnsetType | None) -> TextCompletion:
         plan = self._plan
         return TextCompletion(
-            plan.id, plan.created, plan.model, choices, system_fingerprint=plan.fingerprint, usage=usage
+            plan.id,
+            plan.created,
+            plan.model,
+            choices,
+            system_fingerprint=plan.fingerprint,
+            service_tier=plan.service_tier,
+            usage=usage,
         )
 
 

@@ -46,7 +46,6 @@ TEMPLATES = "Templates come from the model's folder or --chat-template, never fr
 
 SHARED: Mapping[str, Guard] = {
     "store": Guard((False,), "Answers are not kept."),
-    "service_tier": Guard(("auto", "default"), "There is one tier."),
     "response_format": Guard(({"type": "text"},), STRUCTURED),
     "structured_outputs": Guard(({},), STRUCTURED),
     "guided_json": Guard((), STRUCTURED),

@@ -80,6 +80,7 @@ class GenerationBody(Body):
     stream: bool = False
     stream_options: StreamOptions | None = None
     user: str | None = None
+    service_tier: Literal["auto", "default", "flex"] | None = None
 
     top_k: int | None = None
     min_p: float | None = None

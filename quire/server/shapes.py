@@ -76,6 +76,7 @@ class ChatChunk(msgspec.Struct, frozen=True):
     choices: tuple[ChatChunkChoice, ...]
     object: str = "chat.completion.chunk"
     system_fingerprint: str | None = None
+    service_tier: str | UnsetType = UNSET
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
 
@@ -108,6 +109,7 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     usage: Usage
     object: str = "chat.completion"
     system_fingerprint: str | None = None
+    service_tier: str | UnsetType = UNSET
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
 
 
@@ -140,6 +142,7 @@ class TextCompletion(msgspec.Struct, frozen=True):
     choices: tuple[TextChoice, ...]
     object: str = "text_completion"
     system_fingerprint: str | None = None
+    service_tier: str | UnsetType = UNSET
     usage: Usage | UnsetType | None = UNSET
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from msgspec import UNSET, UnsetType
+
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
 from quire.request import MAX_LOGPROBS, Request, SamplingParams
 from quire.server import fields
@@ -31,7 +33,8 @@ COMPLETION_TOKENS = 16  # OpenAI's default for completions
 
 @dataclass(frozen=True, slots=True)
 class ReplyPlan:
-    """How an answer is told. `echoes` holds the prompts' texts where they are told too.
+    """How an answer is told. `echoes` holds the prompts' texts where they are told too. `service_tier` is the one that
+    was used, where one was asked for.
 
     `num_top` is how many likeliest tokens stand beside each token, None without logprobs. With `prompt_only` the
     answer is the echo alone (max_tokens=0). Choice i*n + j is sample j of prompt i.
@@ -50,6 +53,7 @@ class ReplyPlan:
     token_ids: bool = False
     tokens_as_ids: bool = False
     fingerprint: str | None = None
+    service_tier: Literal["default", "flex"] | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,14 @@ def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "complet
         token_ids=body.return_token_ids,
         tokens_as_ids=body.return_tokens_as_token_ids,
         fingerprint=service.fingerprint,
+        service_tier=_tier(body),
     )
+
+
+def _tier(body: GenerationBody) -> Literal["default", "flex"] | UnsetType:
+    if body.service_tier is None:
+        return UNSET
+    return "flex" if body.service_tier == "flex" else "default"
 
 
 def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> SamplingParams:
@@ -208,6 +219,7 @@ def _request(
         body.cache_salt or "",
         tenant=body.user or "",
         priority=body.priority,
+        flex=body.service_tier == "flex",
     )
 
 

@@ -8,6 +8,7 @@ from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.request import Request, SamplingParams
 from quire.runner.fake import FakeRunner
+from quire.scheduling.cost import CostModel
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
@@ -17,7 +18,7 @@ from quire.step import Delta, Step
 def request(name: str, prompt: int | list[int], salt: str = "", eos: tuple[int, ...] = (), **params: Any) -> Request:
     """A request with `prompt` tokens 1000, 1001, ... or with exactly these."""
     tokens = tuple(range(1000, 1000 + prompt)) if isinstance(prompt, int) else tuple(prompt)
-    own = {key: params.pop(key) for key in ("tenant", "weight", "priority") if key in params}
+    own = {key: params.pop(key) for key in ("tenant", "weight", "priority", "flex") if key in params}
     return Request(name, tokens, SamplingParams(**{"seed": 1, "max_tokens": 4, **params}), eos, salt, **own)
 
 
@@ -35,10 +36,11 @@ class Bench:
         cache: bool = True,
         policy: str = "fcfs",
         itl_target: ItlTarget | None = None,
+        cost: CostModel | None = None,
     ) -> None:
         limits = SchedulerLimits(seqs, budget, length, size)
         self.pool = BlockPool(blocks)
-        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None, policy, itl_target)
+        self.scheduler = Scheduler(limits, self.pool, PrefixIndex(size) if cache else None, policy, itl_target, cost)
         self.runner = FakeRunner(vocab_size=500, block_size=size)
         self.heard: list[Delta] = []
         self.num_preempted = 0
@@ -74,7 +76,7 @@ def grants(step: Step) -> list[tuple[int, int]]:
 
 def blind(bench: Bench) -> Bench:
     """A bench whose scheduler expects every answer to be short, and so runs out of blocks."""
-    bench.scheduler._entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
+    bench.scheduler._ordinary.entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
     return bench
 
 

@@ -73,7 +73,7 @@ def test_admission_foresees_growth_and_rarely_needs_to_put_anyone_back() -> None
         random = Random(3)
         bench = Bench(blocks=120, size=4, seqs=32, budget=256, cache=False)
         if not foresees:
-            bench.scheduler._entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
+            bench.scheduler._ordinary.entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
         requests = [request(str(n), [n, 5, 6], max_tokens=random.randint(10, 90)) for n in range(120)]
         bench.add(*requests)
         steps = bench.run(limit=5000)

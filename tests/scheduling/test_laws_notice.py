@@ -12,7 +12,7 @@ from quire.scheduling.scheduler import Scheduler
 
 
 def miscount_owners(scheduler: Scheduler) -> None:
-    scheduler._pool.share(scheduler._line.running[0].blocks[0])
+    scheduler._pool.share(scheduler._ordinary.line.running[0].blocks[0])
 
 
 def miscount_slots(scheduler: Scheduler) -> None:
@@ -20,15 +20,15 @@ def miscount_slots(scheduler: Scheduler) -> None:
 
 
 def keep_unpublished(scheduler: Scheduler) -> None:
-    scheduler._pool.keep(scheduler._line.running[0].blocks[-1])
+    scheduler._pool.keep(scheduler._ordinary.line.running[0].blocks[-1])
 
 
 def overtake(scheduler: Scheduler) -> None:
-    scheduler._line.running.reverse()
+    scheduler._ordinary.line.running.reverse()
 
 
 def hold_while_waiting(scheduler: Scheduler) -> None:
-    scheduler._line.put_back(scheduler._line.running[-1])
+    scheduler._ordinary.line.put_back(scheduler._ordinary.line.running[-1])
 
 
 def forget_a_sample(scheduler: Scheduler) -> None:

@@ -60,8 +60,7 @@ def test_the_target_of_its_own_accord() -> None:
 
 @pytest.mark.parametrize("target", [AUTO, ItlTarget(0.15), ItlTarget(0.4)])
 def test_long_prompts_do_not_stall_those_who_speak(target: ItlTarget) -> None:
-    bench = Bench(blocks=4000, size=16, seqs=32, budget=1024, length=5000, itl_target=target)
-    bench.scheduler.cost = learnt()
+    bench = Bench(blocks=4000, size=16, seqs=32, budget=1024, length=5000, itl_target=target, cost=learnt())
     bench.add(*(request(f"s{number}", 20, max_tokens=300) for number in range(8)))
     bench.step()
     gaps = []
@@ -79,7 +78,6 @@ def test_long_prompts_do_not_stall_those_who_speak(target: ItlTarget) -> None:
 
 
 def test_without_those_who_speak_prompts_are_read_in_whole_steps() -> None:
-    bench = Bench(blocks=4000, size=16, seqs=32, budget=1024, length=5000, itl_target=ItlTarget(0.1))
-    bench.scheduler.cost = learnt()
+    bench = Bench(blocks=4000, size=16, seqs=32, budget=1024, length=5000, itl_target=ItlTarget(0.1), cost=learnt())
     bench.add(request("long", list(range(3000)), max_tokens=2))
     assert [bench.step().num_tokens for _ in range(3)] == [1024, 1024, 952]

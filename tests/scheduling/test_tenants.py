@@ -50,7 +50,7 @@ class Bill:
         scheduler.check()
 
     def waiting(self) -> set[str]:
-        return {seat.request.tenant for seat in self.bench.scheduler._line.waiting()}
+        return {seat.request.tenant for seat in self.bench.scheduler._ordinary.line.waiting()}
 
     def _charge(self, name: str, amount: float) -> None:
         asked = self._of[name]

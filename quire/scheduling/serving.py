@@ -1,0 +1,230 @@
+"""Knows: who computes how many tokens in the step that is being made, and who makes way. Does not know: results.
+
+    ordinary lane    those who run, oldest first; those who wait, while rows, tokens and blocks last
+    flex lane        the same, of the rows, tokens and seconds that are left (`spare.py`)
+
+The ordinary lane is served as if the other were not there: whoever is missing a block takes one from that lane first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import inf
+
+from quire.scheduling import policy, sharing
+from quire.scheduling.cost import CostModel, StepShape, shape_of_works
+from quire.scheduling.holdings import Holdings
+from quire.scheduling.lane import Lane
+from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.line import Line
+from quire.scheduling.pace import ItlTarget, step_tokens
+from quire.scheduling.seat import Seat
+from quire.scheduling.spare import SLOWDOWN, Spare
+from quire.scheduling.tally import Tally
+from quire.step import Work
+
+
+@dataclass(slots=True)
+class Draft:
+    """A step in the making: what is computed and copied so far, and how many tokens it may still get."""
+
+    tally: Tally
+    num_left: int
+    works: list[Work] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+
+
+class Serving:
+    """`draft(tally)` makes one step of what stands in the two lanes."""
+
+    def __init__(
+        self,
+        limits: SchedulerLimits,
+        holdings: Holdings,
+        cost: CostModel,
+        target: ItlTarget,
+        ordinary: Lane,
+        flex: Lane,
+    ) -> None:
+        self._limits = limits
+        self._holdings = holdings
+        self._pool = holdings.pool
+        self._cost = cost
+        self._target = target
+        self._ordinary = ordinary
+        self._flex = flex
+        self._whole = sharing.Room(limits.max_num_seqs, holdings.pool.num_blocks)
+
+    def draft(self, tally: Tally) -> Draft:
+        """Who computes what next."""
+        draft = Draft(tally, self._limits.max_num_batched_tokens)
+        ordinary, flex = self._ordinary, self._flex
+        for seat, hits, leaving in ordinary.entry.favoured():
+            for other in leaving:
+                self._put_back(other, ordinary.line, draft)
+            self._admit(seat, hits, ordinary.line, draft)
+        pressed = False
+        if ordinary.line.running:
+            owed = [len(seat.tokens) - seat.num_computed for seat in ordinary.line.running]
+            draft.num_left = self._step_tokens(owed)
+            grants = owed if sum(owed) <= draft.num_left else self._share_out(owed, draft.num_left)
+            pressed = self._serve_running(ordinary.line, grants, draft)
+        if draft.num_left and not pressed and ordinary.line.num_waiting:
+            self._serve_waiting(draft)
+        if flex.line.running or flex.line.num_waiting:
+            self._serve_flex(draft)
+        return draft
+
+    def _serve_running(self, line: Line, grants: list[int], draft: Draft) -> bool:
+        """Give those who run, oldest first, what they are granted; whether blocks ran short."""
+        works, pressed, size = draft.works, False, self._limits.block_size
+        for seat, grant in zip(tuple(line.running), grants, strict=True):
+            start = seat.num_computed
+            if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
+                works.append(Work(seat.id, seat.tokens[start:], start, seat.blocks, seat.draw))
+                draft.num_left -= 1
+                continue
+            if grant == 0 or seat.waits:
+                continue
+            end = start + grant
+            if self._is_short(seat, end) and not self._take_back(seat, end, line, draft):
+                pressed = True
+                if not self._make_room(seat, end, line, draft):
+                    continue
+            self._grant(seat, grant, draft)
+        return pressed
+
+    def _serve_waiting(self, draft: Draft) -> None:
+        """Admit ordinary sequences while rows, tokens and blocks last."""
+        line = self._ordinary.line
+        for seat, hits in self._ordinary.entry.newcomers():
+            self._admit(seat, hits, line, draft)
+            grant = min(seat.num_owed, draft.num_left)
+            if self._is_short(seat, seat.num_computed + grant):
+                self._take_back(seat, seat.num_computed + grant, line, draft)
+            self._grant(seat, grant, draft)
+            if not draft.num_left:
+                return
+
+    def _serve_flex(self, draft: Draft) -> None:
+        """Give the flex lane what is left, newest tokens before prompts; admit while everyone who runs has had some."""
+        line, spare = self._flex.line, self._spare(draft)
+        singles = [len(seat.tokens) for seat in line.running if seat.num_owed == 1]
+        num_drawing = spare.singles(singles)
+        is_left = num_drawing == len(singles)
+        grants = []
+        for seat in line.running:
+            if seat.num_owed == 1:
+                grants.append(1 if num_drawing > 0 else 0)
+                num_drawing -= 1
+            else:
+                grants.append(spare.prompt(seat.num_computed, seat.num_owed, seat.num_rows))
+        pressed = self._serve_running(line, grants, draft)
+        if pressed or not is_left or 0 in grants or not line.num_waiting:
+            return
+        for seat, hits in self._flex.entry.newcomers():
+            start = len(hits) * self._limits.block_size
+            grant = spare.prompt(start, len(seat.tokens) - start, seat.num_rows)
+            if not grant:
+                return
+            self._admit(seat, hits, line, draft)
+            self._grant(seat, grant, draft)
+
+    def _spare(self, draft: Draft) -> Spare:
+        """What the ordinary lane's part of the step leaves."""
+        num_rows = self._limits.max_num_seqs - self._ordinary.num_rows
+        num_tokens = self._limits.max_num_batched_tokens - sum([len(work.tokens) for work in draft.works])
+        shape = shape_of_works(draft.works)
+        limit_s = self._limit_s(shape)
+        return Spare(self._cost, shape, num_rows, num_tokens, limit_s, must_move=not draft.works)
+
+    def _limit_s(self, shape: StepShape) -> float:
+        """How long the step may become: with ordinary sequences in it a little longer than without the flex lane."""
+        alone_s = self._cost.predict(shape)
+        if alone_s is None:
+            return inf
+        if shape.num_tokens:
+            return min((1.0 + SLOWDOWN) * alone_s, max(alone_s, self._target.seconds(alone_s)))
+        line = self._flex.line
+        num_held = sum([len(seat.tokens) for seat in line.running])
+        num_rows = len(line.running)
+        return self._target.seconds(self._cost.predict(StepShape(num_rows, num_rows, num_held)) or inf)
+
+    def _grant(self, seat: Seat, grant: int, draft: Draft) -> None:
+        """`seat`, for whom there are blocks enough, computes `grant` tokens."""
+        tally, start = draft.tally, seat.num_computed
+        if (copy := self._holdings.grow(seat, start + grant)) is not None:
+            draft.copies.append(copy)
+        if seat.num_prompt > start:
+            tally.num_prompt_tokens += min(grant, seat.num_prompt - start)
+        if start < seat.num_reached:
+            again = min(grant, seat.num_reached - start)
+            tally.num_repeated_tokens += 0 if seat.request.flex else again
+            tally.num_yielded_tokens += again if seat.request.flex else 0
+        draft.works.append(seat.work(grant))
+        draft.num_left -= grant
+
+    def _step_tokens(self, owed: list[int]) -> int:
+        """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts."""
+        line, most = self._ordinary.line, self._limits.max_num_batched_tokens
+        reading = next((seat for seat, count in zip(line.running, owed, strict=True) if count > 1), None)
+        if reading is None and not line.num_waiting:
+            return most
+        num_held = self._holdings.num_filled
+        if self._flex.line.running:
+            num_held = sum([seat.num_computed for seat in line.running])
+        start = reading.num_computed if reading is not None else 0
+        return step_tokens(self._cost, owed.count(1), num_held, start, most, self._target)
+
+    def _share_out(self, owed: list[int], budget: int) -> list[int]:
+        running, active = self._ordinary.line.running, self._ordinary.accounts.active
+        standing = sharing.standing(running, active, self._whole, self._limits.block_size)
+        return policy.share_out(owed, budget, standing)
+
+    def _is_short(self, seat: Seat, end: int) -> bool:
+        return self._holdings.num_missing(seat, end) > self._pool.num_idle
+
+    def _take_back(self, seat: Seat, end: int, line: Line, draft: Draft) -> bool:
+        """Put back flex sequences until the ordinary `seat` can grow to `end`, those who lose the least work first;
+        False if it still cannot."""
+        flex = self._flex.line
+        if line is flex:
+            return False
+        for other in _cheapest(flex.running, self._holdings):
+            self._put_back(other, flex, draft)
+            if not self._is_short(seat, end):
+                return True
+        return False
+
+    def _make_room(self, seat: Seat, end: int, line: Line, draft: Draft) -> bool:
+        """Put back whoever stands behind `seat` and loses the least work, until it can grow to `end`; False if nobody
+        does: it then waits where it is and keeps what it computed, unless one before it needs the blocks."""
+        while self._is_short(seat, end):
+            behind = line.running[line.running.index(seat) + 1 :]
+            if not behind:
+                return False
+            behind.reverse()  # of those that lose alike the last goes
+            self._put_back(min(behind, key=self._holdings.num_lost), line, draft)
+        return True
+
+    def _put_back(self, seat: Seat, line: Line, draft: Draft) -> None:
+        seat.num_reached = max(seat.num_reached, seat.num_computed)
+        self._holdings.let_go(seat)
+        line.put_back(seat)
+        draft.tally.num_preempted += 1
+
+    def _admit(self, seat: Seat, hits: list[int], line: Line, draft: Draft) -> None:
+        line.admit(seat)
+        self._holdings.adopt(seat, hits)
+        draft.tally.num_cached_tokens += seat.num_computed
+        if not seat.started:
+            seat.started = True
+            seat.num_cached = seat.num_computed
+            seat.account.charge(policy.prompt_charge(seat.num_prompt - seat.num_cached))
+
+
+def _cheapest(running: Iterable[Seat], holdings: Holdings) -> list[Seat]:
+    """Those who lose the least work first, of two alike the younger."""
+    younger_first = reversed(list(running))
+    return sorted(younger_first, key=holdings.num_lost)
