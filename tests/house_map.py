@@ -61,7 +61,7 @@ ROOMS = {
     "llm": Room("engine text runner ops front"),
     "cli": Room(
         "llm server observe engine text sim ops measure front",
-        "typer rich huggingface_hub uvicorn uvloop starlette httpx",
+        "typer rich huggingface_hub uvicorn uvloop starlette httpx matplotlib",
     ),
     "front": Room("llm cli"),
 }

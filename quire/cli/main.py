@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from quire.cli.bench.commands import bench
+from quire.cli.bench.savings import savings
 from quire.cli.flags import with_settings
 from quire.cli.sim import sim
 from quire.errors import QuireError
@@ -61,6 +62,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.command()(sim)
+bench.command()(savings)
 
 
 def _show_version(wanted: bool) -> None:
