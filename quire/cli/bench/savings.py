@@ -15,10 +15,13 @@ from quire.cli.flags import with_settings
 from quire.settings import EngineSettings
 
 Model = Annotated[str | None, typer.Argument(help="A folder or hub id. Default: bundled.", metavar="[MODEL]")]
-Requests = Annotated[int, typer.Option("--requests", help="Requests; of a trace its first so many.")]
+Requests = Annotated[int, typer.Option("--requests", help="Requests; of a trace so many, evenly spread over it.")]
 InputTokens = Annotated[int, typer.Option("--input-tokens", help="Random prompt tokens of each request.")]
 OutputTokens = Annotated[int, typer.Option("--output-tokens", help="Tokens drawn by each request.")]
-Trace = Annotated[Path | None, typer.Option("--trace", help="Lengths (and order) of a recorded trace instead.")]
+Trace = Annotated[
+    Path | None,
+    typer.Option("--trace", help="Lengths and order of a recorded trace instead: Azure, BurstGPT, Mooncake."),
+]
 Rate = Annotated[
     float | None,
     typer.Option("--rate", help="Mean requests a second: Poisson, or a trace's own times stretched. Default: at once."),

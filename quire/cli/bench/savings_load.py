@@ -21,7 +21,7 @@ NOTHING = (0,)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`num_requests` of one size, or the first of a `trace`; `rate` a second (None: all at once), or `concurrency`
+    """`num_requests` of one size, or so many of a `trace`, evenly spread; `rate` a second (None: all at once), or `concurrency`
     users who ask one after the other."""
 
     num_requests: int = 32
@@ -46,10 +46,15 @@ class Load:
     def arrivals(self) -> list[Arrival]:
         """When each comes, and how long it is. Raises `StartError` for a trace that cannot be read."""
         if self.trace is not None:
-            return self._timed(read_trace(self.trace, self.num_requests))
+            return self._timed(self._spread_out(read_trace(self.trace)))
         times = poisson(Random(self.seed), self.rate) if self.rate else iter(lambda: 0.0, None)
         times_s = list(islice(times, self.num_requests))
         return [Arrival(at_s - times_s[0], self.input_tokens, self.output_tokens) for at_s in times_s]
+
+    def _spread_out(self, rows: list[Arrival]) -> list[Arrival]:
+        """So many of the trace at even distances: its beginning is not like its whole."""
+        count = min(self.num_requests, len(rows))
+        return [rows[number * len(rows) // count] for number in range(count)]
 
     def _timed(self, rows: list[Arrival]) -> list[Arrival]:
         span_s = rows[-1].at_s

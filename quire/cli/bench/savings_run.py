@@ -128,7 +128,7 @@ def _really(
         served = _rounds(policies, setting, asks, lambda: machine, asked, tell)
     finally:
         built.device.close()
-    _compare(served)
+    compare(served)
     about = {
         "model": prepared.name,
         "weights": str(plan.precision),
@@ -195,7 +195,7 @@ def _serve(policy: Policy, setting: Setting, asks: Sequence[Ask], machine: Machi
     return serving
 
 
-def _compare(served: Sequence[Served]) -> None:
+def compare(served: Sequence[Served]) -> None:
     """Raise `GenerationFailed` unless every policy drew the same tokens for every request."""
     first = served[0]
     for other in served[1:]:

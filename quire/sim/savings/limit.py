@@ -34,13 +34,14 @@ def law_text(device: ModelledDevice) -> str:
     return ",".join([*prices, f"knee={device.knee_tokens}"])
 
 
-def limit_ratio(device: ModelledDevice, asks: Sequence[Ask], max_num_batched_tokens: int) -> float:
-    """How many times the throughput of one at a time batching can reach on `device`, at most."""
-    alone_s = shared_s = 0.0
-    for ask in asks:
-        alone_s += _alone_s(device, ask, max_num_batched_tokens)
-        shared_s += _shared_s(device.law, ask)
-    return alone_s / shared_s if shared_s else 1.0
+def alone_s(device: ModelledDevice, asks: Sequence[Ask], max_num_batched_tokens: int) -> float:
+    """Seconds for all of them, one at a time."""
+    return sum([_alone_s(device, ask, max_num_batched_tokens) for ask in asks])
+
+
+def shared_s(device: ModelledDevice, asks: Sequence[Ask]) -> float:
+    """Seconds for all of them in batches without end: what no policy can go below."""
+    return sum([_shared_s(device.law, ask) for ask in asks])
 
 
 def _alone_s(device: ModelledDevice, ask: Ask, most: int) -> float:
@@ -49,10 +50,11 @@ def _alone_s(device: ModelledDevice, ask: Ask, most: int) -> float:
     for start in range(0, num_prompt, most):
         count = min(most, num_prompt - start)
         draws = start + count == num_prompt
-        seconds += device.seconds(StepShape(count, int(draws), start + count, num_chunk_pairs(start, count)))
-    num_steps = ask.num_output - 1
-    # A step's time is linear in the context: all are as long as the one in the middle.
-    return seconds + num_steps * device.seconds(StepShape(1, 1, 0)) + device.law.context_token_s * _num_read(ask)
+        pairs = num_chunk_pairs(start, count) if count > 1 else 0
+        seconds += device.seconds(StepShape(count, int(draws), start + count, pairs))
+    # The law is linear in the context: each step costs what one without context does, and what it reads.
+    steps_s = (ask.num_output - 1) * device.seconds(StepShape(1, 1, 0))
+    return seconds + steps_s + device.law.context_token_s * _num_read(ask)
 
 
 def _shared_s(law: Coefficients, ask: Ask) -> float:
