@@ -61,7 +61,7 @@ def test_the_law_of_timed_steps_is_found_again_and_can_be_typed() -> None:
     setting = Setting(SchedulerLimits(64, 256, 1000, 16), 9999)
     timed = [each for name in ("one", "quire") for each in serve(name, LAW, ASKS, setting).timed]
     found = learnt_law(timed)
-    assert all(found.seconds(shape) == pytest.approx(seconds, rel=0.05) for shape, seconds in timed)
+    assert all(found.seconds(shape) == pytest.approx(seconds, rel=0.08) for shape, seconds in timed)
     assert shared_s(found, ASKS) == pytest.approx(shared_s(LAW, ASKS), rel=0.1)
     assert device_of(law_text(LAW)) == LAW
 

@@ -21,8 +21,8 @@ NOTHING = (0,)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """`num_requests` of one size, or so many of a `trace`, evenly spread; `rate` a second (None: all at once), or `concurrency`
-    users who ask one after the other."""
+    """`num_requests` of one size, or so many of a `trace`, evenly spread; `rate` a second (None: all at once), or
+    `concurrency` users who ask one after the other."""
 
     num_requests: int = 32
     input_tokens: int = 128
