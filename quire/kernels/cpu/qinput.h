@@ -12,6 +12,10 @@
 #include "qformat.h"
 #include "simd_int.h"
 
+#if QUIRE_ISA_avx512
+#include "qinput_avx512.h"
+#endif
+
 namespace quire::QUIRE_ISA {
 namespace {
 
@@ -63,26 +67,37 @@ inline float sum_of(const float* q, int64_t n) {
     return sum(total);
 }
 
-// Row `row` of a block of `rows`: x [k] to its places in `block`.
-inline void round_row(const QFormat& format, const float* x, int64_t row, int64_t rows, char* block) {
+// Row `row` of a block of `rows`: a group of `length` inputs to its places in `block`.
+inline void round_part(const QFormat& format, const float* x, int64_t length, int64_t row, int64_t rows, char* block) {
     alignas(64) float q[kInputGroup];
-    const int64_t section = q_section(format);
+    const int64_t section = q_section(format), padded = q_padded(length);
     const int32_t zero_point = int32_t(q_zero(format));
-    for (int64_t k = 0; k < format.k; k += kInputGroup) {
-        const int64_t length = shorter(format.k - k, kInputGroup), padded = q_padded(length);
-        const float scale = round_group(x + k, length, padded, q);
-        memcpy(block + 4 * row, &scale, 4);
-        char* sums = block + 4 * rows + 4 * row;
-        for (int64_t s = 0; s < length; s += section, sums += 4 * rows) {
-            const float total = sum_of(q + s, shorter(length - s, section));
-            const int32_t start = scale == scale ? -zero_point * int32_t(total) : 0;
-            if (format.symmetric) memcpy(sums, &start, 4);
-            else memcpy(sums, &total, 4);
-        }
-        block += q_head_bytes(section, length, rows);
-        store_quads(q, padded / 4, reinterpret_cast<QuadData*>(block) + row, rows);
-        block += padded / 4 * rows * int64_t(sizeof(QuadData));
+    const float scale = round_group(x, length, padded, q);
+    memcpy(block + 4 * row, &scale, 4);
+    char* sums = block + 4 * rows + 4 * row;
+    for (int64_t s = 0; s < length; s += section, sums += 4 * rows) {
+        const float total = sum_of(q + s, shorter(length - s, section));
+        const int32_t start = scale == scale ? -zero_point * int32_t(total) : 0;
+        if (format.symmetric) memcpy(sums, &start, 4);
+        else memcpy(sums, &total, 4);
     }
+    store_quads(q, padded / 4, reinterpret_cast<QuadData*>(block + q_head_bytes(section, length, rows)) + row, rows);
+}
+
+// A group of `length` inputs of R rows to `block`. `part(r)` is where the inputs of row r stand.
+template <int R, class Part>
+inline void round_parts(const QFormat& format, int64_t length, char* block, const Part& part) {
+#if QUIRE_ISA_avx512
+    if constexpr (R == 1 || R == 4) {
+        if (length == kInputGroup) {
+            const float* x[R];
+            for (int r = 0; r < R; ++r) x[r] = part(r);
+            const int64_t section = q_section(format);
+            return round_whole_group<R>(format, section, x, q_head_bytes(section, length, R), block);
+        }
+    }
+#endif
+    for (int r = 0; r < R; ++r) round_part(format, part(r), length, r, R, block);
 }
 
 }  // namespace

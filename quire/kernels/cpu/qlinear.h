@@ -82,29 +82,40 @@ void q_task(const QProduct& q, int64_t panel, int64_t first, int64_t rows) {
     for (int64_t k = 0; k < q.g.k; k += block) q_cache_block<P>(q, t, k, block);
 }
 
-// Chunks of blocks of rows, each with its own buffer: what a thread just made there is what it then rounds.
-template <class P>
-void round_rows(Pool& pool, const QProduct& q, char* out, float* buffers, int64_t num_chunks) {
-    const int64_t blocks = ceil_div(q.g.rows, P::kRows);
-    parallel(pool, num_chunks, [&](int64_t chunk) {
-        for (int64_t i = blocks * chunk / num_chunks; i < blocks * (chunk + 1) / num_chunks; ++i) {
-            const int64_t first = i * P::kRows, rows = smaller(P::kRows, q.g.rows - first);
-            char* block = out + i * q_block_bytes(q.section, q.g.k, P::kRows);
-            for (int64_t r = 0; r < rows; ++r) {
-                round_row(q.format, input_row(q.g, first + r, buffers + chunk * q.g.k), r, rows, block);
-            }
-        }
-    });
+// Rows [first, first + R), a group at a time: what was just made is what is then rounded.
+template <int R>
+void round_block(const QProduct& q, int64_t first, char* block) {
+    alignas(64) float made[R * kInputGroup];
+    float scales[R];
+    for (int r = 0; r < R; ++r) scales[r] = row_scale(q.g, first + r);
+    for (int64_t k = 0; k < q.g.k; k += kInputGroup) {
+        const int64_t length = smaller(q.g.k - k, kInputGroup);
+        round_parts<R>(q.format, length, block, [&](int r) {
+            return input_part(q.g, first + r, scales[r], k, length, made + r * kInputGroup);
+        });
+        block += q_block_bytes(q.section, length, R);
+    }
 }
 
 // The rows of q.g, rounded in the device's scratch.
 template <class P>
 const char* rounded_rows(Runtime& runtime, const QProduct& q) {
+    static_assert(P::kRows == 4);
     const int64_t blocks = ceil_div(q.g.rows, P::kRows), most = kPackChunks * runtime.pool.num_threads();
     const int64_t num_chunks = q.g.rows * q.g.k <= kSmallPack ? 1 : smaller(blocks, most);
-    const int64_t bytes = blocks * q_block_bytes(q.section, q.g.k, P::kRows), buffers_at = (bytes + 63) / 64 * 64;
-    char* scratch = static_cast<char*>(runtime.scratch.at_least(size_t(buffers_at + num_chunks * q.g.k * 4)));
-    round_rows<P>(runtime.pool, q, scratch, reinterpret_cast<float*>(scratch + buffers_at), num_chunks);
+    const int64_t block_bytes = q_block_bytes(q.section, q.g.k, P::kRows);
+    char* scratch = static_cast<char*>(runtime.scratch.at_least(size_t(blocks * block_bytes)));
+    parallel(runtime.pool, num_chunks, [&](int64_t chunk) {
+        for (int64_t i = blocks * chunk / num_chunks; i < blocks * (chunk + 1) / num_chunks; ++i) {
+            const int64_t first = i * P::kRows;
+            switch (smaller(P::kRows, q.g.rows - first)) {
+                case 1: round_block<1>(q, first, scratch + i * block_bytes); break;
+                case 2: round_block<2>(q, first, scratch + i * block_bytes); break;
+                case 3: round_block<3>(q, first, scratch + i * block_bytes); break;
+                default: round_block<4>(q, first, scratch + i * block_bytes); break;
+            }
+        }
+    });
     return scratch;
 }
 

@@ -28,13 +28,20 @@ inline float sum_of_squares(const float* x, int64_t width) {
     return sum(add(add(fma(tail, tail, a0), a1), add(a2, a3)));
 }
 
-inline void norm_row(const float* x, const float* weight, float* out, int64_t width, float eps) {
-    const float mean = sum_of_squares(x, width) / float(width);
-    const Vec scale = set1(1.0f / __builtin_sqrtf(mean + eps));
+inline float norm_scale(const float* x, int64_t width, float eps) {
+    return 1.0f / __builtin_sqrtf(sum_of_squares(x, width) / float(width) + eps);
+}
+
+// Any stretch of a row whose norm_scale is known.
+inline void norm_part(const float* x, const float* weight, float* out, int64_t width, float row_scale) {
+    const Vec scale = set1(row_scale);
     int64_t i = 0;
     for (; i + kLanes <= width; i += kLanes) store(out + i, mul(mul(load(x + i), scale), load(weight + i)));
-    const int n = int(width - i);
-    store_n(out + i, mul(mul(load_n(x + i, n), scale), load_n(weight + i, n)), n);
+    if (const int n = int(width - i)) store_n(out + i, mul(mul(load_n(x + i, n), scale), load_n(weight + i, n)), n);
+}
+
+inline void norm_row(const float* x, const float* weight, float* out, int64_t width, float eps) {
+    norm_part(x, weight, out, width, norm_scale(x, width, eps));
 }
 
 inline Vec silu(Vec g) { return div(g, add(set1(1.0f), exp(sub(zero(), g)))); }
@@ -42,8 +49,7 @@ inline Vec silu(Vec g) { return div(g, add(set1(1.0f), exp(sub(zero(), g)))); }
 inline void silu_row(const float* gate, const float* up, float* out, int64_t width) {
     int64_t i = 0;
     for (; i + kLanes <= width; i += kLanes) store(out + i, mul(silu(load(gate + i)), load(up + i)));
-    const int n = int(width - i);
-    store_n(out + i, mul(silu(load_n(gate + i, n)), load_n(up + i, n)), n);
+    if (const int n = int(width - i)) store_n(out + i, mul(silu(load_n(gate + i, n)), load_n(up + i, n)), n);
 }
 
 }  // namespace
