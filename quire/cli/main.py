@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from quire.cli.bench.commands import bench
 from quire.cli.bench.savings import savings
+from quire.cli.bench.stall import stall
 from quire.cli.flags import with_settings
 from quire.cli.sim import sim
 from quire.errors import QuireError
@@ -63,6 +64,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.command()(sim)
 bench.command()(savings)
+bench.command()(stall)
 
 
 def _show_version(wanted: bool) -> None:

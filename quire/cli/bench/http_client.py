@@ -17,13 +17,17 @@ from quire.cli.bench.workload import Ask
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to ask. `url` is the server's root or its /v1; `model` None asks the server for its first."""
+    """Where and how to ask. `url` is the server's root or its /v1; `model` None asks the server for its first.
+
+    `token_ids` asks for the ids too (vLLM's field): then a token that is half a character is told when it is drawn.
+    """
 
     url: str
     model: str
     chat: bool = False
     ignore_eos: bool = False
     api_key: str | None = None
+    token_ids: bool = False
 
     @property
     def base(self) -> str:
@@ -39,7 +43,8 @@ class Target:
     def body(self, ask: Ask) -> dict[str, Any]:
         """The request's JSON: greedy, streamed, with usage."""
         text = {"messages": [{"role": "user", "content": ask.prompt}]} if self.chat else {"prompt": ask.prompt}
-        extra = {"ignore_eos": True} if self.ignore_eos else {}
+        asked = {"ignore_eos": self.ignore_eos, "return_token_ids": self.token_ids}
+        extra = {name: True for name, wanted in asked.items() if wanted}
         options = {"max_tokens": ask.max_tokens, "temperature": 0, "stream": True}
         return {"model": self.model, **text, **options, "stream_options": {"include_usage": True}, **extra}
 
@@ -76,9 +81,15 @@ class Outcome:
         return [later - earlier for earlier, later in zip(self.chunk_s, self.chunk_s[1:], strict=False)]
 
 
-async def send(client: httpx.AsyncClient, target: Target, ask: Ask, start: float) -> Outcome:
-    """Send `ask` now and read its stream to the end. Never raises for what the server or the network does."""
-    outcome = Outcome(due_s=ask.at_s, sent_s=time.perf_counter() - start)
+async def send(
+    client: httpx.AsyncClient, target: Target, ask: Ask, start: float, outcome: Outcome | None = None
+) -> Outcome:
+    """Send `ask` now and read its stream to the end. Never raises for what the server or the network does.
+
+    `outcome`, if given, is filled while the stream is read: for those who will not wait for its end.
+    """
+    outcome = outcome or Outcome(ask.at_s)
+    outcome.sent_s = time.perf_counter() - start
     try:
         async with client.stream("POST", target.path, json=target.body(ask), headers=target.headers) as response:
             if response.status_code != 200:
@@ -112,8 +123,10 @@ def _note(chunk: dict[str, Any], outcome: Outcome, at_s: float) -> None:
     if chunk.get("error"):
         outcome.failure = f"error in the stream: {chunk['error'].get('code')}"
     for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or {}
-        if choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("tool_calls"):
+        delta, ids = choice.get("delta") or {}, choice.get("token_ids")
+        if ids:
+            outcome.chunk_s += [at_s] * len(ids)
+        elif choice.get("text") or delta.get("content") or delta.get("reasoning_content") or delta.get("tool_calls"):
             outcome.chunk_s.append(at_s)
     usage = chunk.get("usage")
     if usage:

@@ -31,7 +31,7 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     rows = found["policies"]
-    names = [row["policy"] for row in rows]
+    names = [row["policy"].replace("-", "-\n") for row in rows]
     figure = Figure(figsize=(12, 7), layout="constrained")
     (throughput, latency), (memory, money) = figure.subplots(2, 2)
     _bars(throughput, names, [row["output_tokens_per_s"] for row in rows], "output tokens a second")
@@ -43,6 +43,7 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
         shares = [100 * row["kv"][use] for row in rows]
         memory.bar(names, shares, bottom=below, color=colour, label=use.removesuffix("_share"))
         below = [low + more for low, more in zip(below, shares, strict=True)]
+    memory.set_ylim(0, 100)
     memory.set_title("KV memory by use, %")
     memory.legend()
     figure.suptitle(_title(found))
@@ -55,6 +56,7 @@ def draw_chart(found: dict[str, Any], path: Path) -> None:
 def _bars(axes: Any, names: list[str], values: list[float], title: str) -> None:
     bars = axes.bar(names, values, color=BARS)
     axes.bar_label(bars, fmt="%.3g")
+    axes.margins(y=0.1)
     axes.set_title(title)
 
 

@@ -53,8 +53,8 @@ async def measure(target: Target, load: Load, on_done: Callable[[], None] | None
     load.check()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=load.timeout_s, limits=limits, trust_env=False) as client:
-        target = replace(target, model=target.model or await _first_model(client, target))
-        asks = arrivals(load, await _probe(client, target))
+        target = replace(target, model=target.model or await first_model(client, target))
+        asks = arrivals(load, await probe(client, target))
 
         async def ask_once(ask: Ask, start: float) -> Outcome:
             return await send(client, target, ask, start)
@@ -79,7 +79,8 @@ def arrivals(load: Load, text: TextMaker) -> list[Ask]:
     return made_up(rng, load.num_requests, load.rate or 1.0, replace(load.sizes, shared_tokens=shared), text)
 
 
-async def _first_model(client: httpx.AsyncClient, target: Target) -> str:
+async def first_model(client: httpx.AsyncClient, target: Target) -> str:
+    """The name of the first model that the server lists; `StartError` if it does not say."""
     try:
         response = await client.get(f"{target.base}/models", headers=target.headers)
         response.raise_for_status()
@@ -92,7 +93,7 @@ async def _first_model(client: httpx.AsyncClient, target: Target) -> str:
         ) from None
 
 
-async def _probe(client: httpx.AsyncClient, target: Target) -> TextMaker:
+async def probe(client: httpx.AsyncClient, target: Target) -> TextMaker:
     """Ask twice for one token, and learn from the server's own count what words cost."""
     counted = []
     for num_words in PROBE_TOKENS:
