@@ -104,14 +104,17 @@ def test_a_load_that_cannot_be_meant_is_refused(changed: dict[str, Any]) -> None
 
 def test_every_id_is_a_token_even_without_text() -> None:
     def handler(request: httpx.Request) -> httpx.Response:
-        assert json.loads(request.content)["return_token_ids"] is True
+        body = json.loads(request.content)
+        assert (body["return_token_ids"], body["logit_bias"]) == (True, {"9": 100})
         chunks = [{"choices": [{"text": "", "token_ids": ids}]} for ids in ([5], [6, 7])]
         text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
         return httpx.Response(200, text=text)
 
     async def run() -> Outcome:
         async with httpx.AsyncClient(transport=httpx.MockTransport(handler)) as client:
-            return await send(client, Target("http://server", "m", token_ids=True), Ask(0.0, "hi", 3), 0.0)
+            return await send(
+                client, Target("http://server", "m", token_ids=True, only_token=9), Ask(0.0, "hi", 3), 0.0
+            )
 
     assert len(asyncio.run(run()).chunk_s) == 3
 

@@ -20,6 +20,7 @@ class Target:
     """Where and how to ask. `url` is the server's root or its /v1; `model` None asks the server for its first.
 
     `token_ids` asks for the ids too (vLLM's field): then a token that is half a character is told when it is drawn.
+    `only_token` is drawn always: text that can be read from weights that are random, on every server.
     """
 
     url: str
@@ -28,6 +29,7 @@ class Target:
     ignore_eos: bool = False
     api_key: str | None = None
     token_ids: bool = False
+    only_token: int | None = None
 
     @property
     def base(self) -> str:
@@ -44,7 +46,9 @@ class Target:
         """The request's JSON: greedy, streamed, with usage."""
         text = {"messages": [{"role": "user", "content": ask.prompt}]} if self.chat else {"prompt": ask.prompt}
         asked = {"ignore_eos": self.ignore_eos, "return_token_ids": self.token_ids}
-        extra = {name: True for name, wanted in asked.items() if wanted}
+        extra: dict[str, Any] = {name: True for name, wanted in asked.items() if wanted}
+        if self.only_token is not None:
+            extra["logit_bias"] = {str(self.only_token): 100}
         options = {"max_tokens": ask.max_tokens, "temperature": 0, "stream": True}
         return {"model": self.model, **text, **options, "stream_options": {"include_usage": True}, **extra}
 

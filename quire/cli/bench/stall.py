@@ -29,6 +29,10 @@ TokenIds = Annotated[
     bool,
     typer.Option("--token-ids", help="Ask for ids, so that half characters are told too (quire and vLLM know this)."),
 ]
+OnlyToken = Annotated[
+    int | None,
+    typer.Option("--only-token", help="Make it draw this id always (logit_bias): readable text of random weights."),
+]
 ApiKey = Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")]
 Seed = Annotated[int, typer.Option("--seed", help="Where the words of prompts come from.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
@@ -47,6 +51,7 @@ def stall(
     target: Target = None,
     ignore_eos: IgnoreEos = False,
     token_ids: TokenIds = False,
+    only_token: OnlyToken = None,
     api_key: ApiKey = None,
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -59,7 +64,7 @@ def stall(
     load = StallLoad(
         streams, stream_tokens, prompt_tokens, prompts_at_once, prompt_rate, seconds, alone_seconds, target, seed
     )
-    found = run(Server(url, model, False, ignore_eos, api_key, token_ids), load)
+    found = run(Server(url, model, False, ignore_eos, api_key, token_ids, only_token), load)
     if as_json:
         typer.echo(json.dumps(found))
     else:
