@@ -78,15 +78,14 @@ def _keywords(form: Keywords, call: Call) -> str:
 
 
 def _literal(value: object, form: Keywords) -> str:
+    comma = ", " if form.escapes else ","
     if isinstance(value, str):
         return as_json(value) if form.escapes else f"{form.quotes[0]}{value}{form.quotes[0]}"
     if isinstance(value, list):
-        return f"[{','.join([_literal(each, form) for each in value])}]"
+        return f"[{comma.join([_literal(each, form) for each in value])}]"
     if isinstance(value, dict):
-        pairs = [
-            f"{_literal(key, form) if form.escapes else key}:{_literal(each, form)}" for key, each in value.items()
-        ]
-        return f"{{{','.join(pairs)}}}"
+        pairs = [(as_json(key) + ": " if form.escapes else key + ":") + _literal(value[key], form) for key in value]
+        return f"{{{comma.join(pairs)}}}"
     return repr(value) if form.escapes else as_json(value)
 
 
