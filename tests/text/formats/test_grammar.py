@@ -1,4 +1,4 @@
-"""What is constrained is what is parsed: grammars accept what dialects write, and whatever they allow reads as calls."""
+"""What is constrained is what is parsed: grammars take what dialects write, and whatever they allow reads as calls."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_budget_of_reasoning_is_held_to_the_token() -> None:
     close = vocabulary.special["</think>"]
     grammar = constraint(form, Asked(budget=3), vocabulary.special, close=close, in_thought=True)
     assert grammar is not None
-    word = vocabulary("word".encode())[0]
+    word = vocabulary(b"word")[0]
     matcher = vocabulary.matcher(grammar)
     for _ in range(3):
         assert {word, close} <= set(vocabulary.allowed(matcher))
