@@ -17,6 +17,10 @@
     │   └─ NotEnoughMemory          the plan does not fit the machine
     ├─ ServiceError                 nobody's fault, or ours: HTTP 503 unless a child says otherwise
     │   ├─ Overloaded               429: too much is waiting
+    │   │   ├─ QueueFull            too many prompt tokens are waiting
+    │   │   ├─ WaitTooLong          the predicted wait is over the queue's bound
+    │   │   ├─ DeadlineUnreachable  the predicted first token is after its deadline
+    │   │   └─ DeadlineExceeded     the deadline passed in the queue
     │   ├─ EngineDead               the engine process is gone
     │   └─ GenerationFailed         500: this request's computation went wrong (non-finite logits)
     └─ InternalError                our own mistake: HTTP 500
@@ -155,12 +159,56 @@ class ServiceError(QuireError):
 
 
 class Overloaded(ServiceError):
-    """Too much is waiting; `retry_after_s` says when to come back."""
+    """Too much is waiting. `retry_after_s` says when to come back, `estimate_s` when a first token would have come.
+
+    `cause` is what is counted.
+    """
 
     status = 429
     kind = "rate_limit_error"
     default_code = "rate_limit_exceeded"
-    retry_after_s: float = 1.0
+    cause = "requests"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: object = None,
+        allowed: object = None,
+        hint: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float = 1.0,
+        estimate_s: float | None = None,
+    ) -> None:
+        super().__init__(what, got=got, allowed=allowed, hint=hint, param=param, code=code)
+        self.retry_after_s, self.estimate_s = retry_after_s, estimate_s
+
+
+class QueueFull(Overloaded):
+    """More prompt tokens wait than may."""
+
+    cause = "tokens"
+
+
+class WaitTooLong(Overloaded):
+    """The predicted wait is over the queue's bound."""
+
+    cause = "wait"
+
+
+class DeadlineUnreachable(Overloaded):
+    """The predicted first token is after the request's deadline."""
+
+    default_code = "deadline_unreachable"
+    cause = "deadline_unreachable"
+
+
+class DeadlineExceeded(Overloaded):
+    """The deadline of the first token passed while the request waited."""
+
+    default_code = "deadline_exceeded"
+    cause = "deadline_exceeded"
 
 
 class EngineDead(ServiceError):

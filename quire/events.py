@@ -35,7 +35,8 @@ class StepStats:
 
     `predicted_s` is what the step-time model expected of `seconds`, None before it has seen any step. What was
     computed in vain: tokens repeated after a preemption (`num_yielded_tokens`: by flex requests that made way), and
-    those of samples that were aborted or that failed. Flex requests are counted among all that run and wait too.
+    those of samples that were aborted, that failed, or whose deadline passed. Flex requests are counted among all that
+    run and wait too. `first_tokens` are the predicted and the actual seconds to each first token of the step.
     """
 
     num_running: int = 0
@@ -54,11 +55,14 @@ class StepStats:
     num_yielded_tokens: int = 0
     num_flex_running: int = 0
     num_flex_waiting: int = 0
+    num_expired_tokens: int = 0
+    first_tokens: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RequestStats:
-    """One request from the moment it was read to its end; times in seconds, `ttft_s` None if no token came."""
+    """One request from the moment it was read to its end; times in seconds, `queue_to_first_token_s` None if no token
+    came. `refused` is the cause if it was refused or dropped for want of room or time."""
 
     request_id: str
     route: str
@@ -69,3 +73,4 @@ class RequestStats:
     queue_to_first_token_s: float | None
     total_s: float
     finish: str
+    refused: str = ""

@@ -83,6 +83,15 @@ class Plan:
         return self.weights.total + self.kv_bytes + self.activation_bytes + RUNTIME_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """What a server promises to those who come: bounds of the predicted wait, in seconds, and of the prompt tokens of
+    those who wait. Without bounds deadlines are kept all the same."""
+
+    max_wait_s: float = inf
+    max_tokens: int | None = None
+
+
 def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: str = "") -> Plan:
     """Decide everything for `spec` on `hardware`. Raises `InvalidSetting` or `NotEnoughMemory`."""
     check(settings)

@@ -21,6 +21,7 @@ MAX_LOGIT_BIAS = 1024
 MAX_SEED = 2**63 - 1
 MAX_PRIORITY = 100
 MAX_WEIGHT = 1e6
+MAX_DEADLINE_MS = 3_600_000
 
 
 class Finish(str, Enum):
@@ -103,7 +104,8 @@ class Request:
     `params.seed` and `params.max_tokens` are never None here. `cache_salt` separates prefix caches; requests share
     blocks only under the same salt. `eos_ids` end a sample unless `params.ignore_eos`. `tenant` is who is to be served
     fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner. With
-    `flex` it is served by what those without it leave idle, and by nothing else.
+    `flex` it is served by what those without it leave idle, and by nothing else. Its first token is of use until
+    `deadline_s` on the engine's steady clock. A job of several requests `leads` with one, whose promise holds for all.
     """
 
     id: str
@@ -115,6 +117,8 @@ class Request:
     weight: float = 1.0
     priority: int = 0
     flex: bool = False
+    deadline_s: float | None = None
+    leads: bool = True
 
     def __post_init__(self) -> None:
         if not self.prompt:

@@ -86,6 +86,11 @@ class ServerSettings:
         "Name of the model in the API; may be given several times. Default: the folder's name. `default` always works.",
     )
     api_key: str | None = option(None, "Key that every request but /health must carry as a bearer token.", secret=True)
+    api_keys: str | None = option(
+        None,
+        "A TOML file of tenants' keys by hash, with their weights, deadlines and priorities (`quire keys new` writes "
+        "entries); read again on SIGHUP.",
+    )
     chat_template: str | None = option(None, "A Jinja file to use instead of the model's own chat template.")
     cors_origins: tuple[str, ...] = option((), "Browser origins that may call the API; may be given several times.")
     unknown_fields: str = option(
@@ -96,6 +101,12 @@ class ServerSettings:
     )
     max_body_bytes: int = option(4 * 2**20, "Largest request body in bytes.")
     max_waiting: int = option(1024, "Most requests waiting for a place; more are refused with 429.")
+    max_waiting_tokens: int = option(
+        2**20, "Most prompt tokens waiting for a place; more are refused with 429, unless nobody waits."
+    )
+    max_queue_seconds: float = option(
+        60.0, "Longest predicted wait for a place; a request that would wait longer is refused with 429. 0: no bound."
+    )
 
 
 Settings = EngineSettings | ServerSettings
@@ -161,6 +172,9 @@ def _check_server(settings: ServerSettings) -> None:
         raise InvalidSetting("--port is out of range", got=settings.port, allowed="0 to 65535")
     _at_least("max_body_bytes", settings.max_body_bytes, 1024)
     _at_least("max_waiting", settings.max_waiting, 1)
+    _at_least("max_waiting_tokens", settings.max_waiting_tokens, 1)
+    if not 0 <= settings.max_queue_seconds < inf:
+        raise InvalidSetting("--max-queue-seconds is no time", got=settings.max_queue_seconds, allowed="0 or more")
 
 
 def _at_least(name: str, value: int | None, low: int) -> None:

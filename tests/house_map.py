@@ -56,11 +56,12 @@ ROOMS = {
     "measure": Room("models layers ops quant weights", "numpy"),
     # porch: text, JSON, people
     "observe": Room(others="prometheus_client"),
-    "server": Room("engine text observe llm front", "msgspec starlette pydantic pydantic_core uvicorn"),
+    "tenancy": Room(),
+    "server": Room("engine text observe llm tenancy front", "msgspec starlette pydantic pydantic_core uvicorn"),
     "sim": Room("cache scheduling"),
     "llm": Room("engine text runner ops front"),
     "cli": Room(
-        "llm server observe engine text sim ops measure front",
+        "llm server observe engine text sim ops measure tenancy front",
         "typer rich huggingface_hub uvicorn uvloop starlette httpx matplotlib",
     ),
     "front": Room("llm cli"),

@@ -17,6 +17,7 @@ from quire.cli.bench.commands import bench
 from quire.cli.bench.savings import savings
 from quire.cli.bench.stall import stall
 from quire.cli.flags import with_settings
+from quire.cli.keys import keys
 from quire.cli.sim import sim
 from quire.errors import QuireError
 from quire.settings import EngineSettings, ServerSettings
@@ -62,6 +63,7 @@ app = typer.Typer(
     help="Serve large language models: `quire serve` and talk to http://127.0.0.1:8000/v1.",
 )
 app.add_typer(bench, name="bench")
+app.add_typer(keys, name="keys")
 app.command()(sim)
 bench.command()(savings)
 bench.command()(stall)

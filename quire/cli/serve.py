@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
 import sys
 import time
 from collections.abc import Coroutine
 from datetime import datetime
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire import __version__
@@ -21,7 +24,9 @@ from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import spawn
 from quire.errors import InvalidSetting
+from quire.plan import Contract
 from quire.settings import EngineSettings, ServerSettings
+from quire.tenancy.keys import KeyRing, warnings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -36,13 +41,14 @@ def serve(model: str | None, revision: str | None, engine: EngineSettings, serve
     from quire.observe import log
 
     log.set_up(server.log_level)
+    ring = None if server.api_keys is None else KeyRing(Path(server.api_keys))
     listener = bind(server.host, server.port)
     try:
         prepared = prepare(model, revision, engine)
         for line in describe(prepared):
             _say(line)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(prepared, server, listener))
+            return runner.run(_serve(prepared, server, ring, listener))
     finally:
         listener.close()
 
@@ -68,17 +74,19 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _serve(prepared: Prepared, settings: ServerSettings, listener: socket.socket) -> int:
-    client = spawn(prepared.plan, prepared.folder)
+async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | None, listener: socket.socket) -> int:
+    client = spawn(prepared.plan, prepared.folder, contract_of(settings))
     bar = LoadingBar()
     client.on_loading = bar.show
     try:
         # The child loads weights while this process imports its web framework and reads the tokenizer.
-        ready, app = await _both(client.start(), asyncio.to_thread(build_app, prepared, settings, client))
+        ready, app = await _both(client.start(), asyncio.to_thread(build_app, prepared, settings, client, ring))
         bar.close()
         from quire.cli.listen import listen
 
-        return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, listener))
+        if ring is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, ring)
+        return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, ring, listener))
     finally:
         bar.close()
         await client.close()
@@ -96,7 +104,14 @@ async def _both(start: Coroutine[Any, Any, Ready], build: Coroutine[Any, Any, St
     return starting.result(), building.result()
 
 
-def build_app(prepared: Prepared, settings: ServerSettings, client: EngineClient) -> Starlette:
+def contract_of(settings: ServerSettings) -> Contract:
+    """What these settings promise to those who come."""
+    return Contract(settings.max_queue_seconds or inf, settings.max_waiting_tokens)
+
+
+def build_app(
+    prepared: Prepared, settings: ServerSettings, client: EngineClient, ring: KeyRing | None = None
+) -> Starlette:
     """Everything between HTTP and the engine's client."""
     import quire.cli.listen  # noqa: F401 - imported here because here there is time for it
     from quire.model_spec import read_generation_defaults
@@ -116,22 +131,39 @@ def build_app(prepared: Prepared, settings: ServerSettings, client: EngineClient
             names=settings.served_model_name or (prepared.name,),
             version=__version__,
             created=int(time.time()),
+            keys=ring,
             defaults=read_generation_defaults(prepared.folder),
         )
     )
 
 
-def _announce(ready: Ready, settings: ServerSettings, prepared: Prepared, listener: socket.socket) -> None:
+def _reload(ring: KeyRing) -> None:
+    """SIGHUP: the keys' file again; one that cannot be used changes nothing."""
+    try:
+        ring.reload()
+        _say(f"keys     {len(ring.names)} of {ring.path}")
+    except InvalidSetting as problem:
+        _say(f"WARNING  the keys stay as they were: {problem.message}")
+
+
+def _announce(
+    ready: Ready, settings: ServerSettings, prepared: Prepared, ring: KeyRing | None, listener: socket.socket
+) -> None:
     host, port = listener.getsockname()[:2]
     reachable = ANYWHERE.get(host, host)
     url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
-    key = ' -H "Authorization: Bearer $KEY"' if settings.api_key else ""
+    is_locked = settings.api_key is not None or ring is not None
+    key = ' -H "Authorization: Bearer $KEY"' if is_locked else ""
     name = (settings.served_model_name or (prepared.name,))[0]
     _say(f"kernels  {ready.isa}, loaded in {ready.load_s:.2f} s")
     for note in ready.notes:
         _say(f"note     {note}")
-    if not ipaddress.ip_address(host).is_loopback and settings.api_key is None:
+    if not ipaddress.ip_address(host).is_loopback and not is_locked:
         _say(f"WARNING  {host} lets every machine that reaches this one use the model; set --api-key")
+    if ring is not None:
+        _say(f"keys     {len(ring.names)} of {ring.path}")
+        for warning in warnings(ring.path):
+            _say(f"WARNING  {warning}")
     _say(f"serving  {name} at {url}/v1")
     question = '{"messages": [{"role": "user", "content": "Hello!"}]}'
     _say(f"try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{question}'")

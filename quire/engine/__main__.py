@@ -17,6 +17,7 @@ from quire.engine import loop
 from quire.engine.build import build_engine
 from quire.engine.mailbox import PipeMailbox
 from quire.engine.messages import Failed, Loading, Ready, Start
+from quire.engine.warm_up import warm_up
 from quire.errors import InternalError, QuireError
 
 PROCESS_NAME = "quire-engine"
@@ -48,7 +49,9 @@ def _serve(mailbox: PipeMailbox) -> None:
     if not isinstance(start, Start):
         raise InternalError("the first message to an engine is not Start", got=type(start).__name__)
     begin = time.monotonic()
-    built = build_engine(start.plan, Path(start.folder), lambda done, total: mailbox.send(Loading(done, total)))
+    folder = Path(start.folder)
+    built = build_engine(start.plan, folder, lambda done, total: mailbox.send(Loading(done, total)), start.contract)
+    warm_up(built.engine, start.plan, time.monotonic)
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes))

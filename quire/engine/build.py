@@ -19,7 +19,7 @@ from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
-from quire.plan import HEAD_ROWS, Plan
+from quire.plan import HEAD_ROWS, Contract, Plan
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
 from quire.scheduling.limits import SchedulerLimits
@@ -49,7 +49,7 @@ class Built:
         return tuple(self.device.explain())
 
 
-def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> Built:
+def build_engine(plan: Plan, folder: Path, progress: Progress | None = None, contract: Contract | None = None) -> Built:
     """Load the model in `folder` as `plan` says. Raises `StartError`s; `progress` gets (done, total) bytes."""
     spec = read_model_spec(folder)
     device = Device(threads=plan.threads)
@@ -58,7 +58,7 @@ def build_engine(plan: Plan, folder: Path, progress: Progress | None = None) -> 
     arena = Arena()
     model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
     runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size))
-    return Built(Engine(build_scheduler(plan), runner), device, notes)
+    return Built(Engine(build_scheduler(plan), runner, contract), device, notes)
 
 
 def _load(

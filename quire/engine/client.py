@@ -108,7 +108,7 @@ class EngineClient:
         if isinstance(message, StepReport):
             self._on_report(message)
         elif isinstance(message, Refused):
-            self._tell(message.request_id, _rebuild(message.kind, message.message, message.param))
+            self._tell(message.request_id, _refusal(message))
         elif isinstance(message, Ready):
             self.ready = message
             self._settled.set()
@@ -137,6 +137,13 @@ class EngineClient:
             for stream in self._streams.values():
                 stream.put_nowait(failure)
             self._settled.set()
+
+
+def _refusal(message: Refused) -> errors.QuireError:
+    error = _rebuild(message.kind, message.message, message.param)
+    if isinstance(error, errors.Overloaded) and message.retry_after_s is not None:
+        error.retry_after_s, error.estimate_s = message.retry_after_s, message.estimate_s
+    return error
 
 
 def _rebuild(kind: str, message: str, param: str | None) -> errors.QuireError:

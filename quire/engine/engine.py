@@ -1,15 +1,19 @@
-"""The engine: `schedule -> run -> settle`, and nothing else. No clock, no I/O, no threads.
+"""The engine: a gate, then `schedule -> run -> settle`, and nothing else. No clock, no I/O, no threads.
 
-Knows: a scheduler and a runner. Does not know: who asked, over what, or how late it is (time is an argument).
+Knows: a scheduler, a runner and a contract. Does not know: who asked, over what, or the time (it is an
+argument).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
-from quire.engine.messages import StepReport
-from quire.errors import InternalError
+from quire.engine.messages import Refused, StepReport
+from quire.errors import InternalError, QuireError
+from quire.plan import Contract
 from quire.request import Request
+from quire.scheduling.contract import Gate
 from quire.scheduling.cost import shape_of
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step, StepResult
@@ -24,12 +28,14 @@ class Runner(Protocol):
 
 
 class Engine:
-    """Requests in, deltas out, one step at a time."""
+    """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in."""
 
-    def __init__(self, scheduler: Scheduler, runner: Runner) -> None:
+    def __init__(self, scheduler: Scheduler, runner: Runner, contract: Contract | None = None) -> None:
         self.scheduler = scheduler
         self.runner = runner
+        self.gate = None if contract is None else Gate(contract, scheduler.outlook)
         self._last: Step | None = None
+        self._began_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -37,18 +43,36 @@ class Engine:
         return self.scheduler.has_work
 
     def add(self, request: Request, now: float) -> None:
-        """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served."""
+        """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served, and
+        `Overloaded` if the contract has no room for it now."""
+        promise = None if self.gate is None else self.gate.judge(request, now)
         self.scheduler.add(request, now)
+        if self.gate is not None and promise is not None:
+            self.gate.keep(request.id, promise)
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> tuple[Delta, ...]:
         """End a request that nobody waits for, or one sample of it; its last deltas, none if it has ended already.
 
         `served`: it ends because whoever asked has all that he wanted.
         """
+        if self.gate is not None:
+            self.gate.forget(request_id)
         return tuple(self.scheduler.abort(request_id, index, served))
+
+    def expire(self, now: float) -> tuple[tuple[Refused, ...], StepReport | None]:
+        """Drop those who wait and whose deadline has passed: what to tell them, and the numbers after it, if any."""
+        expired = [] if self.gate is None else self.gate.expired(now)
+        if not expired:
+            return (), None
+        for each in expired:
+            self.scheduler.abort(each.request_id, served=True)
+        num_tokens = sum([each.num_tokens for each in expired])
+        stats = replace(self.scheduler.stats(), num_expired_tokens=num_tokens)
+        return tuple([refused(each.request_id, each.error) for each in expired]), StepReport((), stats)
 
     def advance(self, now: float) -> tuple[Delta, ...] | None:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
+        self._began_s = now
         self._last = step = self.scheduler.schedule(now)
         if step is None:
             return None
@@ -65,4 +89,12 @@ class Engine:
             raise InternalError("a step was timed that never was")
         predicted_s = self.scheduler.cost.observe(shape_of(self._last), seconds)
         self._last = None
-        return StepReport(deltas, self.scheduler.stats(seconds, predicted_s))
+        stats = self.scheduler.stats(seconds, predicted_s)
+        first_tokens = () if self.gate is None else self.gate.hear(deltas, self._began_s + seconds)
+        return StepReport(deltas, replace(stats, first_tokens=first_tokens) if first_tokens else stats)
+
+
+def refused(request_id: str, error: QuireError) -> Refused:
+    """`error` as it travels to whoever asked."""
+    kind, retry_after_s = type(error).__name__, getattr(error, "retry_after_s", None)
+    return Refused(request_id, kind, error.message, error.param, retry_after_s, getattr(error, "estimate_s", None))

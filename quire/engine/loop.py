@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from quire.engine.engine import Engine
+from quire.engine.engine import Engine, refused
 from quire.engine.mailbox import Mailbox
-from quire.engine.messages import Abort, Refused, StepReport, Submit, ToEngine
+from quire.engine.messages import Abort, StepReport, Submit, ToEngine
 from quire.errors import QuireError
 
 Clock = Callable[[], float]
@@ -20,6 +20,7 @@ def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
     while mailbox.is_open:
         for message in mailbox.receive(wait=not engine.has_work):
             _obey(message, engine, mailbox, clock)
+        _drop_late(engine, mailbox, clock)
         report = _timed_step(engine, clock)
         if report is not None:
             mailbox.send(report)
@@ -33,12 +34,20 @@ def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
     return None if deltas is None else engine.timed(deltas, clock() - start)
 
 
+def _drop_late(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
+    late, report = engine.expire(clock())
+    for each in late:
+        mailbox.send(each)
+    if report is not None:
+        mailbox.send(report)
+
+
 def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
     if isinstance(message, Submit):
         try:
             engine.add(message.request, clock())
         except QuireError as problem:
-            mailbox.send(Refused(message.request.id, type(problem).__name__, problem.message, problem.param))
+            mailbox.send(refused(message.request.id, problem))
     elif isinstance(message, Abort):
         deltas = engine.abort(message.request_id, message.index, message.served)
         if deltas:

@@ -8,17 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quire.events import StepStats
-from quire.plan import Plan
+from quire.plan import Contract, Plan
 from quire.request import Request
 from quire.step import Delta
+
+UNBOUND = Contract()
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """First message to a new engine process: what to load and how."""
+    """First message to a new engine process: what to load and how, and what to promise to those who come."""
 
     plan: Plan
     folder: str
+    contract: Contract = UNBOUND
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,17 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request that was not taken in; `kind` is an error class of ours."""
+    """A request that was not taken in, or that was dropped before its turn; `kind` is an error class of ours.
+
+    Where too much is waiting: seconds until it is worth coming back, and to a first token as things were.
+    """
 
     request_id: str
     kind: str
     message: str
     param: str | None = None
+    retry_after_s: float | None = None
+    estimate_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quire.engine.client import EngineClient
-from quire.engine.messages import FromEngine, Start, ToEngine
+from quire.engine.messages import UNBOUND, FromEngine, Start, ToEngine
 from quire.engine.wire import Decoder, encode
-from quire.plan import Plan
+from quire.plan import Contract, Plan
 
 LEAVE_S = 5.0  # how long a child may take to leave once its pipe is closed
 
@@ -23,14 +23,16 @@ LEAVE_S = 5.0  # how long a child may take to leave once its pipe is closed
 class ProcessLink:
     """The client's side of the pipes. The child starts at once, so that it loads while its parent still imports."""
 
-    def __init__(self, plan: Plan, folder: Path) -> None:
+    def __init__(self, plan: Plan, folder: Path, contract: Contract = UNBOUND) -> None:
         child_reads, self._write_fd = os.pipe()
         self._read_fd, child_writes = os.pipe()
         command = [sys.executable, "-m", "quire.engine", str(child_reads), str(child_writes)]
         self.process = subprocess.Popen(command, pass_fds=(child_reads, child_writes), stdin=subprocess.DEVNULL)
         os.close(child_reads)
         os.close(child_writes)
-        os.write(self._write_fd, encode(Start(plan, str(folder))))  # under a page: an empty pipe takes it whole
+        os.write(
+            self._write_fd, encode(Start(plan, str(folder), contract))
+        )  # under a page: an empty pipe takes it whole
         self._transports: list[asyncio.Transport] = []
 
     async def open(self, on_message: Callable[[FromEngine], None], on_lost: Callable[[str], None]) -> None:
@@ -77,6 +79,6 @@ class _Reader(asyncio.Protocol):
         self._on_lost()
 
 
-def spawn(plan: Plan, folder: Path) -> EngineClient:
+def spawn(plan: Plan, folder: Path, contract: Contract = UNBOUND) -> EngineClient:
     """Start an engine process for `plan`; `await client.start()` waits until it serves."""
-    return EngineClient(ProcessLink(plan, folder))
+    return EngineClient(ProcessLink(plan, folder, contract))

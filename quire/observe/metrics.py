@@ -24,6 +24,7 @@ FIRST_TOKEN_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 
 TOKEN_GAP_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 WHOLE_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 1280.0)
 STEP_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+LEAST_S = 1e-6
 ERROR_RATIO = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.5, 1.0, 2.0)
 
 
@@ -67,6 +68,9 @@ class Metrics:
         self._aborted.inc(stats.num_aborted_tokens)
         self._failed.inc(stats.num_failed_tokens)
         self._yielded.inc(stats.num_yielded_tokens)
+        self._expired.inc(stats.num_expired_tokens)
+        for predicted_s, actual_s in stats.first_tokens:
+            self._first_token_error.observe(abs(predicted_s - actual_s) / max(actual_s, LEAST_S))
         if stats.seconds > 0:  # else no step: somebody left between two
             self._step_s.observe(stats.seconds)
         if stats.predicted_s is not None and stats.seconds > 0:
@@ -76,6 +80,8 @@ class Metrics:
     def on_request(self, stats: RequestStats) -> None:
         """Take one finished HTTP request in."""
         self._requests.labels(stats.route, str(stats.status)).inc()
+        if stats.refused:
+            self._refused.labels(stats.refused).inc()
         if stats.queue_to_first_token_s is not None:
             self._first_token_s.observe(stats.queue_to_first_token_s)
         if stats.num_output_tokens:
@@ -125,11 +131,19 @@ class Metrics:
         wasted = self._counter(
             "wasted_tokens_total",
             "Tokens computed in vain: again after a preemption (preempted) or after a flex request made way (yielded), "
-            "for samples whose client left before the end (aborted), or whose computation went wrong (failed).",
+            "for samples whose client left before the end (aborted), whose computation went wrong (failed), or whose "
+            "deadline passed while they waited again (expired).",
             ("cause",),
         )
-        self._repeated, self._yielded, self._aborted, self._failed = (
-            wasted.labels(cause) for cause in ("preempted", "yielded", "aborted", "failed")
+        self._repeated, self._yielded, self._aborted, self._failed, self._expired = (
+            wasted.labels(cause) for cause in ("preempted", "yielded", "aborted", "failed", "expired")
+        )
+        self._refused = self._counter(
+            "requests_refused_total",
+            "Requests answered with 429: too many waiting (requests, tokens), too long a predicted wait (wait), a "
+            "deadline that the prediction cannot make (deadline_unreachable) or that passed in the queue "
+            "(deadline_exceeded).",
+            ("cause",),
         )
         self._step_tokens = self._counter("step_tokens_total", "Tokens of all steps, prompt and generated together.")
         self._requests = self._counter("http_requests_total", "HTTP requests by route and status.", ("route", "status"))
@@ -151,6 +165,12 @@ class Metrics:
         self._step_error = self._histogram(
             "step_prediction_error_ratio",
             "How far a step's predicted duration was from the measured one, as a share of the measured one.",
+            ERROR_RATIO,
+        )
+        self._first_token_error = self._histogram(
+            "time_to_first_token_prediction_error_ratio",
+            "How far the time to a first token that was predicted as the request came was from the measured one, as a "
+            "share of the measured one.",
             ERROR_RATIO,
         )
 

@@ -47,6 +47,10 @@ class Accounts:
         """Tenants with sequences here, in the order in which they came."""
         return list(self._active.values())
 
+    def find(self, name: str) -> Account | None:
+        """The tenant of that name, if it is here or is remembered."""
+        return self._active.get(name) or self._idle.get(name)
+
     def enter(self, name: str, weight: float) -> Account:
         """One more sequence of `name` is here. Its newest weight holds."""
         account = self._active.get(name) or self._idle.pop(name, None) or Account(name)

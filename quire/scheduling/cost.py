@@ -103,13 +103,17 @@ class CostModel:
     def calibrated(cls, samples: Iterable[tuple[StepShape, float]], knee_tokens: int = KNEE_TOKENS) -> CostModel:
         """A model of a handful of timed steps, all remembered alike; it goes on learning from there."""
         model = cls(knee_tokens)
+        model.calibrate(samples)
+        return model
+
+    def calibrate(self, samples: Iterable[tuple[StepShape, float]]) -> None:
+        """Learn a handful of timed steps, all remembered alike."""
         for shape, seconds in samples:
             if _is_duration(seconds):
-                model._start(seconds)
-                model._add(model._features(shape), seconds, 1.0 / seconds**2)
-                model.num_samples += 1
-        model._descend(CALIBRATION_SWEEPS)
-        return model
+                self._start(seconds)
+                self._add(self._features(shape), seconds, 1.0 / seconds**2)
+                self.num_samples += 1
+        self._descend(CALIBRATION_SWEEPS)
 
     @property
     def coefficients(self) -> Coefficients:

@@ -28,7 +28,7 @@ class Line:
 
     def __init__(self, accounts: Accounts) -> None:
         self.running: list[Seat] = []
-        self.num_waiting = self.num_moves = 0
+        self.num_waiting = self.num_waiting_tokens = self.num_moves = 0
         self._accounts = accounts
         self._queues: dict[Account, list[Seat]] = {}
 
@@ -36,6 +36,14 @@ class Line:
         """Everyone who waits, queue by queue."""
         for queue in self._queues.values():
             yield from queue
+
+    def queue_of(self, account: Account) -> list[Seat]:
+        """Those of `account` who wait, least turn first; for observers, who change nothing."""
+        return self._queues.get(account, [])
+
+    def num_before(self, account: Account, turn: Place) -> int:
+        """How many of `account` would go before one with `turn`."""
+        return bisect_left(self.queue_of(account), turn, key=TURN)
 
     def join(self, seat: Seat) -> None:
         """Wait in the queue of its tenant."""
@@ -47,6 +55,7 @@ class Line:
         seat.waits = True
         self.num_moves += 1
         self.num_waiting += 1
+        self.num_waiting_tokens += len(seat.request.prompt)
 
     def next(self, skipped: Mapping[Account, int]) -> Seat | None:
         """Who is to be admitted next, if the first `skipped` of each queue are passed over."""
@@ -101,6 +110,7 @@ class Line:
         seat.waits = False
         self.num_moves += 1
         self.num_waiting -= 1
+        self.num_waiting_tokens -= len(seat.request.prompt)
         if not queue:
             del self._queues[seat.account]
             self._accounts.end_to_wait(seat.account)

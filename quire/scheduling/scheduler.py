@@ -22,6 +22,7 @@ from quire.scheduling.cost import CostModel
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.lane import Lane, two_lanes
 from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.outlook import Outlook
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.seat import Seat
 from quire.scheduling.serving import Serving
@@ -52,6 +53,7 @@ class Scheduler:
         self._ordinary, self._flex = two_lanes(limits, self._rule, self._holdings)
         target = itl_target or ItlTarget()
         self._serving = Serving(limits, self._holdings, self.cost, target, self._ordinary, self._flex)
+        self.outlook = Outlook(limits, self._rule, self._holdings, self.cost, target, self._ordinary, self._flex)
         self._families: dict[str, dict[int, Seat]] = {}
         self._seats: dict[int, Seat] = {}
         self._num_seats = self._num_arrivals = self._num_steps = 0

@@ -1,4 +1,4 @@
-"""Who may come in, from where, and with how much: the key, browser origins, the size of a body.
+"""Who may come in, from where, and with how much: keys, browser origins, the size of a body.
 
 Knows: headers and bytes. Does not know: routes (but /health, which is open), JSON, models. Never reads Host.
 """
@@ -15,17 +15,22 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.errors import BodyTooLarge, RequestError, Unauthorized
+from quire.server.terms import SCOPE_KEY
+from quire.tenancy.keys import KeyRing
 
 OPEN_PATHS = ("/health",)
 BODY_TIMEOUT_S = 60.0
 
 
 class RequireKey:
-    """ASGI: refuses every request without the key, before routing. Compared in constant time, as SHA-256."""
+    """ASGI: refuses every request without a key, before routing; whose it is goes on in the scope.
 
-    def __init__(self, app: ASGIApp, key: str) -> None:
-        self._app = app
-        self._digest = hashlib.sha256(key.encode("utf-8")).digest()
+    `key` is the one of `--api-key`, which has no name. All are compared in constant time, as SHA-256.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None, ring: KeyRing | None = None) -> None:
+        self._app, self._ring = app, ring
+        self._digest = None if key is None else hashlib.sha256(key.encode("utf-8")).digest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, or raise `Unauthorized`."""
@@ -40,8 +45,11 @@ class RequireKey:
         await self._app(scope, receive, send)
 
     def _may_enter(self, scope: Scope) -> bool:
-        digests = (hashlib.sha256(key).digest() for key in _keys(scope))
-        return sum(hmac.compare_digest(digest, self._digest) for digest in digests) > 0
+        digests = [hashlib.sha256(key).digest() for key in _keys(scope)]
+        named = [] if self._ring is None else [self._ring.find(digest) for digest in digests]
+        scope[SCOPE_KEY] = next((key for key in named if key is not None), None)
+        nameless = [self._digest is not None and hmac.compare_digest(digest, self._digest) for digest in digests]
+        return scope[SCOPE_KEY] is not None or any(nameless)
 
 
 def _keys(scope: Scope) -> list[bytes]:
@@ -115,5 +123,5 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["x-request-id"],
+        expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-quire-estimate-ms"],
     )

@@ -51,8 +51,8 @@ def _layers(service: Service) -> list[Middleware]:
     if settings.cors_origins:
         layers.append(Middleware(allow_origins, origins=settings.cors_origins))
     layers.append(Middleware(Guard))
-    if settings.api_key is not None:
-        layers.append(Middleware(RequireKey, key=settings.api_key))
+    if settings.api_key is not None or service.keys is not None:
+        layers.append(Middleware(RequireKey, key=settings.api_key, ring=service.keys))
     layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
     return layers
 

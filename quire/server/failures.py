@@ -27,6 +27,7 @@ from quire.errors import (
     Unauthorized,
 )
 from quire.observe import log
+from quire.server.record import KEY as RECORD
 
 PART = "server"
 UNEXPECTED = "the server made a mistake while answering this request"
@@ -47,12 +48,21 @@ def encode(error: QuireError) -> bytes:
 def headers(error: QuireError) -> dict[str, str]:
     """What a status asks for besides its body."""
     if isinstance(error, Overloaded):
-        return {"retry-after": str(math.ceil(error.retry_after_s))}
+        return _come_back(error)
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, BodyTooLarge):
         return {"connection": "close"}
     return {}
+
+
+def _come_back(error: Overloaded) -> dict[str, str]:
+    """Whole seconds for everyone, milliseconds for those who read them (OpenAI's clients do), and the estimate."""
+    later_ms = max(1, math.ceil(1000 * error.retry_after_s))
+    found = {"retry-after": str(max(1, math.ceil(error.retry_after_s))), "retry-after-ms": str(later_ms)}
+    if error.estimate_s is not None:
+        found["x-quire-estimate-ms"] = str(math.ceil(1000 * error.estimate_s))
+    return found
 
 
 def respond(error: QuireError, extra_headers: Mapping[str, str] | None = None) -> Response:
@@ -107,6 +117,8 @@ class Guard:
         if isinstance(error, HTTPException):
             return respond(from_router(error, scope["method"], scope["path"]), error.headers)
         ours = as_ours(error)
+        if isinstance(ours, Overloaded) and (record := scope.get(RECORD)) is not None:
+            record.refused = ours.cause
         if ours.status >= 500:
             log.say(log.get(PART), logging.ERROR, "request failed", code=ours.code, message=ours.message)
         return respond(ours)

@@ -40,6 +40,7 @@ class Record:
     num_output_tokens: int = 0
     first_token_s: float | None = None
     finish: str = ""
+    refused: str = ""
 
     def stats(self, now_s: float) -> RequestStats:
         """The figures at the end."""
@@ -54,6 +55,7 @@ class Record:
             queue_to_first_token_s=first,
             total_s=now_s - self.started_s,
             finish=self.finish or "none",
+            refused=self.refused,
         )
 
 

@@ -17,6 +17,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from quire.errors import Overloaded
 from quire.server import failures
 from quire.server.chunks import Writer, writer
 from quire.server.door import Visit
@@ -114,6 +115,7 @@ class _Telling:
         except Exception as error:  # noqa: BLE001 - the answer has begun: all that is left is an event
             ours = failures.as_ours(error)
             self._record.finish = ours.code or "error"
+            self._record.refused = ours.cause if isinstance(ours, Overloaded) else ""
             await self._write(b"data: " + failures.encode(ours) + b"\n\n", last=True)
             return
         if self._job.plan.usage != "none":

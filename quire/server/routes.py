@@ -20,6 +20,7 @@ from quire.server.prompts import check_ids, encode_chat, encode_prompt, token_te
 from quire.server.record import record_of
 from quire.server.reply import Reply
 from quire.server.service import Service
+from quire.server.terms import Terms, terms_of
 from quire.server.translate import chat_job, completion_job
 
 Handler = Callable[[Service, Request], Awaitable[Response]]
@@ -44,13 +45,15 @@ def bind(service: Service, path: str, handle: Handler) -> Callable[[Request], Aw
 async def chat(service: Service, request: Request) -> Response:
     """POST /v1/chat/completions."""
     body = schema.read(schema.ChatBody, await _values(request), _warns(service))
-    return Reply(service, lambda visit: chat_job(service, body, visit))
+    terms = _terms(service, request)
+    return Reply(service, lambda visit: chat_job(service, body, visit, terms))
 
 
 async def complete(service: Service, request: Request) -> Response:
     """POST /v1/completions."""
     body = schema.read(schema.CompletionBody, await _values(request), _warns(service))
-    return Reply(service, lambda visit: completion_job(service, body, visit))
+    terms = _terms(service, request)
+    return Reply(service, lambda visit: completion_job(service, body, visit, terms))
 
 
 async def tokenize(service: Service, request: Request) -> Response:
@@ -119,6 +122,10 @@ async def _values(request: Request) -> Mapping[str, object]:
             param="content-type",
         )
     return parse_object(data)
+
+
+def _terms(service: Service, request: Request) -> Terms:
+    return terms_of(request.scope, record_of(request.scope).started_s, service.keys is not None)
 
 
 def _warns(service: Service) -> bool:

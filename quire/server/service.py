@@ -21,6 +21,7 @@ from quire.observe.metrics import Metrics
 from quire.plan import Plan
 from quire.server.door import Door
 from quire.settings import ServerSettings
+from quire.tenancy.keys import KeyRing
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
 
@@ -50,7 +51,7 @@ def _fresh_id() -> str:
 class Service:
     """One served model. `names[0]` is what answers carry; `now` is steady seconds, `wall` seconds since 1970.
 
-    `created` is when the server started, in seconds since 1970.
+    `created` is when the server started, in seconds since 1970. `keys` is None where tenants have none.
     """
 
     client: EngineClient
@@ -61,6 +62,7 @@ class Service:
     settings: ServerSettings
     names: tuple[str, ...]
     version: str
+    keys: KeyRing | None = None
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     metrics: Metrics = field(default_factory=Metrics)
     door: Door = field(default_factory=Door)

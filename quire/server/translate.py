@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
-from quire.request import MAX_LOGPROBS, Request, SamplingParams
+from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Request, SamplingParams
 from quire.server import fields
 from quire.server.door import Visit
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
@@ -26,6 +26,7 @@ from quire.server.schema import (
     stream_usage,
 )
 from quire.server.service import Service
+from quire.server.terms import Terms
 
 MAX_CHOICES = 1024
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
@@ -64,10 +65,11 @@ class Job:
     plan: ReplyPlan
 
 
-async def chat_job(service: Service, body: ChatBody, visit: Visit) -> Job:
+async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms) -> Job:
     """Messages to one engine request."""
     plan = _plan(service, body, "chat")
     num_top = _chat_logprobs(body)
+    _check_turn(service, body, terms)
     params = _sampling(service, body, num_top)
     visit.ask(1, service.max_inside)
     prompt = await encode_chat(service, body)
@@ -76,14 +78,15 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit) -> Job:
     room = _room(service, prompt, "messages")
     default = min(room, service.defaults.max_new_tokens or room)
     params = _with_max_tokens(params, default if asked is None else asked, name)
-    request = _request(service, plan, body, prompt, params, 0, name)
+    request = _request(service, plan, body, prompt, params, terms, 0, name)
     return Job((request,), replace(plan, num_top=num_top))
 
 
-async def completion_job(service: Service, body: CompletionBody, visit: Visit) -> Job:
+async def completion_job(service: Service, body: CompletionBody, visit: Visit, terms: Terms) -> Job:
     """Prompts to one engine request each."""
     plan = _plan(service, body, "completion")
     _check_best_of(body)
+    _check_turn(service, body, terms)
     prompts = split_prompts(body.prompt)
     if len(prompts) * body.n > MAX_CHOICES:
         raise RequestError(
@@ -95,19 +98,26 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit) -
     prompt_only = body.echo and body.max_tokens == 0
     if body.echo:
         params = replace(params, prompt_logprobs=body.logprobs)
-    requests = [_completion(service, plan, body, prompt, params, i) for i, prompt in enumerate(encoded)]
+    requests = [_completion(service, plan, body, prompt, params, terms, i) for i, prompt in enumerate(encoded)]
     echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
     return Job(tuple(requests), replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only))
 
 
 def _completion(
-    service: Service, plan: ReplyPlan, body: CompletionBody, prompt: Prompt, params: SamplingParams, number: int
+    service: Service,
+    plan: ReplyPlan,
+    body: CompletionBody,
+    prompt: Prompt,
+    params: SamplingParams,
+    terms: Terms,
+    number: int,
 ) -> Request:
     room = _room(service, prompt, "prompt")
     asked = min(COMPLETION_TOKENS, room) if body.max_tokens is None else body.max_tokens
     if body.echo and asked == 0:
         asked = 1  # the engine draws one, which is not told
-    return _request(service, plan, body, prompt, _with_max_tokens(params, asked, "max_tokens"), number, "max_tokens")
+    whole = _with_max_tokens(params, asked, "max_tokens")
+    return _request(service, plan, body, prompt, whole, terms, number, "max_tokens")
 
 
 def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "completion"]) -> ReplyPlan:
@@ -138,7 +148,6 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
     check_ids(list(body.logit_bias or ()), service.vocab_size, "logit_bias")
     check_ids(body.stop_token_ids or [], service.vocab_size, "stop_token_ids")
     _check_salt(body.cache_salt)
-    _check_turn(service, body)
     asked = {
         "temperature": body.temperature,
         "top_p": body.top_p,
@@ -198,6 +207,7 @@ def _request(
     body: GenerationBody,
     prompt: Prompt,
     params: SamplingParams,
+    terms: Terms,
     number: int,
     max_tokens_name: str,
 ) -> Request:
@@ -216,10 +226,13 @@ def _request(
         prompt.ids,
         seeded,
         service.spec.eos_ids,
-        body.cache_salt or "",
-        tenant=body.user or "",
+        terms.salt(body.cache_salt),
+        tenant=terms.tenant(body.user),
+        weight=terms.weight,
         priority=body.priority,
         flex=body.service_tier == "flex",
+        deadline_s=None if number else terms.deadline_s,
+        leads=not number,
     )
 
 
@@ -260,7 +273,7 @@ def _check_salt(salt: str | None) -> None:
         )
 
 
-def _check_turn(service: Service, body: GenerationBody) -> None:
+def _check_turn(service: Service, body: GenerationBody, terms: Terms) -> None:
     if body.user is not None and len(body.user) > MAX_USER_CHARACTERS:
         raise RequestError(
             "user is too long", got=f"{len(body.user)} characters", allowed=f"{MAX_USER_CHARACTERS}", param="user"
@@ -271,6 +284,14 @@ def _check_turn(service: Service, body: GenerationBody) -> None:
             got=body.priority,
             allowed="0",
             hint="The server was started with --scheduling-policy fcfs.",
+            param="priority",
+        )
+    if body.priority < terms.least_priority:
+        raise RequestError(
+            "this key may not ask to be served so soon",
+            got=body.priority,
+            allowed=f"{terms.least_priority} to {MAX_PRIORITY}",
+            hint="A lower number is sooner.",
             param="priority",
         )
 

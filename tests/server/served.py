@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,14 @@ from quire.engine.engine import Engine
 from quire.engine.local import in_thread
 from quire.hardware import Hardware
 from quire.model_spec import read_model_spec
-from quire.plan import plan
+from quire.plan import Contract, plan
 from quire.runner.fake import FakeRunner
 from quire.server.app import create_app
 from quire.server.serve import uvicorn_config
 from quire.server.service import Service
 from quire.settings import EngineSettings, ServerSettings
 from quire.step import Draw, Step, StepResult
+from quire.tenancy.keys import KeyRing
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
 
@@ -105,7 +107,9 @@ class Served:
         engine = engine or EngineSettings(max_model_len=MAX_MODEL_LEN, max_num_seqs=16, max_num_batched_tokens=128)
         self.plan = plan(engine, MACHINE, SPEC, "bundled")
         self.runner = SlowRunner(SPEC.vocab_size, self.plan.block_size, choose)
-        self.engine = Engine(build_scheduler(self.plan), self.runner)
+        given = ServerSettings(**settings)
+        contract = Contract(given.max_queue_seconds or inf, given.max_waiting_tokens)
+        self.engine = Engine(build_scheduler(self.plan), self.runner, contract)
         self.client = in_thread(self.engine)
         seeds = iter(range(1, 10**9))
         self.service = Service(
@@ -114,7 +118,8 @@ class Served:
             template=TEMPLATE,
             plan=self.plan,
             spec=SPEC,
-            settings=ServerSettings(**settings),
+            settings=given,
+            keys=None if given.api_keys is None else KeyRing(Path(given.api_keys)),
             names=("bundled", "org/other-name"),
             version="0.0.0",
             seed=lambda: next(seeds),
