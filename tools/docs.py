@@ -21,9 +21,11 @@ from typer.main import get_command
 from quire.cli.flags import spelling
 from quire.cli.main import app as commands
 from quire.observe.metrics import Metrics
+from quire.request import MAX_DEADLINE_MS
 from quire.server import schema
 from quire.server.app import ROUTES
 from quire.server.fields import INERT, Guard
+from quire.server.terms import DEADLINE_HEADER
 from quire.settings import EngineSettings, ServerSettings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,18 @@ BODIES = (
     schema.TokenizeBody,
     schema.TokenizeChatBody,
     schema.DetokenizeBody,
+)
+
+HEADERS = (
+    ("authorization", "request", "`Bearer <key>`, where the server has keys; `x-api-key` is the same."),
+    (DEADLINE_HEADER, "request", f"Milliseconds within which the first token is of use, 1 to {MAX_DEADLINE_MS}."),
+    (
+        "x-request-id",
+        "both",
+        "The caller's, if it is short and plain, else a fresh one; it stands in the server's log.",
+    ),
+    ("retry-after", "429", "Whole seconds after which it is worth trying again; `retry-after-ms` says it finer."),
+    ("x-quire-estimate-ms", "429", "Milliseconds to the first token, as things were."),
 )
 
 
@@ -97,6 +111,8 @@ def api_page() -> str:
         GENERATED,
         'Errors have OpenAI\'s shape: `{"error": {"message", "type", "param", "code"}}`. `null` means absent.\n',
         _table(("route", "what it does"), rows),
+        "## Headers\n",
+        _table(("header", "where", "meaning"), [(f"`{name}`", where, doc) for name, where, doc in HEADERS]),
     ]
     for body in BODIES:
         parts.append(f"## {_first_line(body).rstrip('.')}\n")

@@ -6,8 +6,8 @@
     waits    deadline passes                 -> DeadlineExceeded     429, then; it has cost nothing
     runs     answered, late or not
 
-Every first token teaches how far off the forecast was: what it says is scaled by the median of actual to predicted
-waits, and a deadline is promised by the 95th percentile.
+Every first token of one who had to wait teaches how far off the forecast was: an estimate is the forecast times the
+median of actual to predicted seconds, and a deadline is promised by the 99th percentile.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ from quire.scheduling.forecast import Forecast
 from quire.scheduling.outlook import Outlook
 from quire.step import Delta
 
-TYPICAL, SAFE = 0.5, 0.95  # quantiles of actual to predicted waits
+TYPICAL, SAFE = 0.5, 0.99  # quantiles of actual to predicted seconds
 QUANTILE_STEP = 0.1
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
+LEAST_SAFE = 1.15  # a machine that is shared slows down now and then by more than the percentile has seen lately
 LEAST_WAIT_S = 1e-3  # shorter waits say nothing of the forecast
 LEAST_RETRY_S = 1.0  # after a deadline that has passed: the forecast was wrong
 DEADLINE_PARAM = "x-quire-deadline-ms"
@@ -56,7 +57,7 @@ class Gate:
     """`judge` newcomers, `keep` a promise for those let in, `hear` their first tokens, and say who has `expired`."""
 
     def __init__(self, contract: Contract, outlook: Outlook) -> None:
-        self.typical = self.safe = 1.0
+        self.typical, self.safe = 1.0, LEAST_SAFE
         self._contract = contract
         self._outlook = outlook
         self._promises: dict[str, Promise] = {}
@@ -83,7 +84,7 @@ class Gate:
 
     def estimate(self, forecast: Forecast) -> float:
         """Seconds to the first token, as forecasts have turned out lately."""
-        return self.typical * forecast.wait_s + forecast.own_s
+        return _scaled(forecast, self.typical)
 
     def keep(self, request_id: str, promise: Promise) -> None:
         """`request_id` has come in on these terms."""
@@ -127,9 +128,9 @@ class Gate:
     def _learn(self, forecast: Forecast, seconds: float) -> None:
         if forecast.wait_s < LEAST_WAIT_S:
             return
-        ratio = max(0.0, seconds - forecast.own_s) / forecast.wait_s
+        ratio = seconds / forecast.ttft_s
         self.typical = _followed(self.typical, ratio, TYPICAL)
-        self.safe = max(self.typical, _followed(self.safe, ratio, SAFE))
+        self.safe = max(LEAST_SAFE, _followed(self.safe, ratio, SAFE))
 
     def _check_wait(self, forecast: Forecast) -> None:
         wait_s, bound_s = self.typical * forecast.wait_s, self._contract.max_wait_s
@@ -164,10 +165,10 @@ class Gate:
         left_s = deadline_s - now
         if left_s <= 0:
             raise _too_late(Promise(now, deadline_s, forecast, self.estimate(forecast)), now)
-        needed_s = self.safe * forecast.wait_s
-        if needed_s <= left_s < needed_s + forecast.own_s and (found := self._outlook.num_cached(request)):
+        decisive = self.safe * forecast.wait_s <= left_s < _scaled(forecast, self.safe)
+        if decisive and (found := self._outlook.num_cached(request)):
             forecast = self._outlook.forecast(request, now, found) or forecast
-        needed_s = self.safe * forecast.wait_s + forecast.own_s
+        needed_s = _scaled(forecast, self.safe)
         if needed_s <= left_s:
             return forecast
         alone = forecast.own_s > left_s
@@ -195,6 +196,11 @@ def _too_late(promise: Promise, now: float) -> DeadlineExceeded:
         retry_after_s=max(LEAST_RETRY_S, promise.estimate_s),
         estimate_s=promise.estimate_s,
     )
+
+
+def _scaled(forecast: Forecast, factor: float) -> float:
+    """Seconds to the first token; who need not wait depends on its own prompt alone."""
+    return forecast.ttft_s if forecast.wait_s < LEAST_WAIT_S else factor * forecast.ttft_s
 
 
 def _followed(factor: float, ratio: float, quantile: float) -> float:

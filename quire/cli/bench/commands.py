@@ -198,6 +198,14 @@ def serve(
         bool, typer.Option("--ignore-eos", help="Ask for full-length answers (quire and vLLM know this field).")
     ] = False,
     api_key: Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")] = None,
+    user: Annotated[str | None, typer.Option("--user", help="Sent as `user`, which is a tenant to quire.")] = None,
+    deadline_ms: Annotated[
+        float | None, typer.Option("--deadline-ms", help="Sent as x-quire-deadline-ms with every request.")
+    ] = None,
+    ttft_goal: Annotated[
+        float | None,
+        typer.Option("--ttft-goal", help="Goodput: longest wait for a first token in seconds. Default: the deadline."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Where arrivals and prompts come from.")] = 0,
     timeout_s: Annotated[
         float, typer.Option("--timeout-s", help="Longest silence before a request has failed.")
@@ -209,7 +217,8 @@ def serve(
     from quire.cli.bench.serve import Load, run
     from quire.cli.bench.workload import Sizes
 
-    load = Load(
-        workload, requests, rate, Sizes(input_tokens, output_tokens, shared_prefix_tokens), trace, seed, timeout_s
-    )
-    show(run(Target(url, model, chat, ignore_eos, api_key), load), as_json)
+    sizes = Sizes(input_tokens, output_tokens, shared_prefix_tokens)
+    goal_s = deadline_ms / 1000 if ttft_goal is None and deadline_ms is not None else ttft_goal
+    load = Load(workload, requests, rate, sizes, trace, seed, timeout_s, goal_s)
+    target = Target(url, model, chat, ignore_eos, api_key, deadline_ms=deadline_ms, user=user)
+    show(run(target, load), as_json)

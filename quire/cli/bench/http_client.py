@@ -30,6 +30,8 @@ class Target:
     api_key: str | None = None
     token_ids: bool = False
     only_token: int | None = None
+    deadline_ms: float | None = None
+    user: str | None = None
 
     @property
     def base(self) -> str:
@@ -40,7 +42,8 @@ class Target:
     @property
     def headers(self) -> dict[str, str]:
         """What every request carries."""
-        return {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        key = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        return key if self.deadline_ms is None else {**key, "x-quire-deadline-ms": f"{self.deadline_ms:g}"}
 
     def body(self, ask: Ask) -> dict[str, Any]:
         """The request's JSON: greedy, streamed, with usage."""
@@ -49,6 +52,8 @@ class Target:
         extra: dict[str, Any] = {name: True for name, wanted in asked.items() if wanted}
         if self.only_token is not None:
             extra["logit_bias"] = {str(self.only_token): 100}
+        if self.user is not None:
+            extra["user"] = self.user
         options = {"max_tokens": ask.max_tokens, "temperature": 0, "stream": True}
         return {"model": self.model, **text, **options, "stream_options": {"include_usage": True}, **extra}
 

@@ -38,14 +38,17 @@ async def _one(ask: Ask, send: Send, start: float, on_done: Callable[[], None] |
     return outcome
 
 
-def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def report(outcomes: Sequence[Outcome], ttft_goal_s: float | None = None) -> dict[str, Any]:
     """Throughput over the whole run; percentiles over the requests that succeeded; every failure by kind.
 
     `ttft_s`, `e2e_s`: from when a request was due. `inter_token_s`: between pieces of text as they arrive.
     `time_per_output_token_s`: a request's time after its first text, by token. `late_s`: how late this client sent; a
-    large value means that the measuring machine, not the server, was the limit.
+    large value means that the measuring machine, not the server, was the limit. Goodput counts only requests
+    whose first text came within `ttft_goal_s`.
     """
     done = [outcome for outcome in outcomes if outcome.failure is None]
+    good = [each for each in done if ttft_goal_s is None or (each.ttft_s is not None and each.ttft_s <= ttft_goal_s)]
+    good_output = sum(outcome.num_output_tokens for outcome in good)
     seconds = max((outcome.end_s for outcome in outcomes), default=0.0)
     prompt = sum(outcome.num_prompt_tokens for outcome in done)
     output = sum(outcome.num_output_tokens for outcome in done)
@@ -62,6 +65,8 @@ def report(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "output_tokens": output,
         "prompt_tokens_per_s": significant(prompt / seconds) if seconds else 0.0,
         "output_tokens_per_s": significant(output / seconds) if seconds else 0.0,
+        "goodput_requests_per_s": significant(len(good) / seconds) if seconds else 0.0,
+        "goodput_output_tokens_per_s": significant(good_output / seconds) if seconds else 0.0,
         "ttft_s": spread(outcome.ttft_s for outcome in done if outcome.ttft_s is not None),
         "inter_token_s": spread(gap for outcome in done for gap in outcome.gaps_s),
         "time_per_output_token_s": spread(

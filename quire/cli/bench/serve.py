@@ -35,6 +35,7 @@ class Load:
     trace: Path | None = None
     seed: int = 0
     timeout_s: float = 600.0
+    ttft_goal_s: float | None = None
 
     def check(self) -> None:
         """Refuse a load that cannot be meant."""
@@ -66,7 +67,7 @@ async def measure(target: Target, load: Load, on_done: Callable[[], None] | None
         "workload": load.workload,
         "rate": load.rate,
         "seed": load.seed,
-        **open_loop.report(outcomes),
+        **open_loop.report(outcomes, load.ttft_goal_s),
     }
 
 
