@@ -43,6 +43,7 @@ class StaticBatches(Reserving):
         super().__init__(limits, num_blocks)
         self._max_rows = min(max_rows, limits.max_num_seqs, limits.max_num_batched_tokens)
         self._rows: list[Seat] = []
+        self._dead: dict[int, Seat] = {}
         self._padding: dict[int, Padding] = {}
 
     def _admit(self) -> None:
@@ -89,10 +90,10 @@ class StaticBatches(Reserving):
         return works
 
     def _end(self, seat: Seat) -> None:
+        self._dead[seat.id] = seat
         seat.tokens[-1] = PAD  # what it would read next, if it still spoke
 
     def _settled(self, step: Step) -> None:
-        ended = {seat.id: seat for seat in self._rows if seat not in self._running}
         for work in step.works:
             padding = self._padding.get(work.seq_id)
             if padding is not None:
@@ -100,12 +101,13 @@ class StaticBatches(Reserving):
                 padding.num_computed += len(work.tokens)
                 if not padding.num_left:
                     del self._padding[padding.id]
-            elif work.seq_id in ended:
-                self._idle(ended[work.seq_id], work)
+            elif work.seq_id in self._dead:
+                self._idle(self._dead[work.seq_id], work)
         if not self._running:
             for seat in self._rows:
                 self._memory.give_back(seat.blocks)
             self._rows = []
+            self._dead.clear()
             self._padding.clear()
 
     def _idle(self, seat: Seat, work: Work) -> None:
