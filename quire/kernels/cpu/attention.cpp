@@ -2,15 +2,17 @@
 // Paged, causal, grouped queries; prompt chunks and single tokens in one launch.       (online softmax: arXiv 1805.02867)
 //
 // Layout: pages as in kv_cache.h. Rows of one query tile share a kv head (attention_plan.h), so that every page read serves up
-// to kTileRows rows; scores run over 16 tokens a vector with q broadcast, values over 16 dims a vector with p broadcast.
+// to kTileRows rows. Few rows of a kv head (attention_tile.h): keys are turned over 16 x 16 words at a time, scores run over 16
+// tokens a vector with q broadcast, values over 16 dims a vector with p broadcast. Many (attention_rows.h): lanes are rows, keys
+// and values are broadcast as they lie, and the softmax needs nothing across lanes. Both do the same operations for a row.
 //
 // Why a row's bits depend on the row alone. For one row the operations are, whatever rows stand beside it:
 //   per split of 512 keys, per tile of 128 keys (both begin at fixed absolute positions, the last ends at the row's position):
-//     s = sum over d ascending of q*k, times scale; m' = max(m, s); p = exp(s - m'), rounded to bf16 with bf16 pages;
-//     l = l*exp(m - m') + p, lane by lane (16 lanes); acc = acc*exp(m - m'), then += p*v, keys ascending (in pairs with bf16)
-//   splits meet ascending: m' = max, l and acc scaled by exp(m - m') and added; out = acc / l at the end.
-// Keys after the row are never read for it: in the tile of its last key each row stops at its own key (weigh_rest), and the half
-// of a bf16 pair beyond it is cleared, so that what lies in slots not yet written (NaN too) cannot matter.
+//     s = sum over d ascending of q*k, times scale * log2(e); m' = max(m, s); p = 2^(s - m'), rounded to bf16 with bf16 pages;
+//     l = l*2^(m - m') + p, by 16 lanes of keys; acc = acc*2^(m - m'), then += p*v, keys ascending (in pairs with bf16)
+//   splits meet ascending: m' = max, l and acc scaled by 2^(m - m') and added; out = acc / l at the end.
+// Keys after the row are never read for it: in the tile of its last key each row stops at its own key (weigh_rest; where lanes
+// are rows, by selecting lanes), and the half of a bf16 pair beyond it is cleared, so that what lies in slots not yet written (NaN too) cannot matter.
 // The sum l is of the rounded weights: weights add up to one, and a constant v comes back exactly but for one rounding.
 //
 // Versions tried (one thread of a Zen 4 core in company, 3.5 GHz, 64 flop x 1 vdpbf16ps a cycle = 0.23 TFLOP/s; bf16, avx512;
@@ -30,7 +32,16 @@
 //                     160: 1.61 ms instead of 1.80, on two threads 0.84 and 0.96; 32 tokens, 1100, two threads: 5.6 ms instead of 6.9
 //                     (26 GB/s). Prompts the same, though their first rows of four take three times the time of the others.
 //   pages whose strides do not repeat modulo 4 KiB: no change
-// The rest of the prompt's time is the softmax: about a fifth at head_dim 128, a quarter at 64.
+// Since a token's keys lie side by side in a page (kv_cache.h says why), two threads, DRAM at 24 to 36 GB/s, before and after in turn:
+//   one token, 4096   by turning keys 1.00 to 1.03 of the time of keys that lay turned over; 512: 0.9 to 1.1
+//   32 tokens, 160    0.98 to 1.1; 48 keys 0.8 to 0.97: values of the next pages are now fetched evenly (before, of short contexts
+//                     24 of 64 lines), tokens not there are not, and an item's last keys fetch the first ones of the next item. Without
+//                     fetching keys to L1 as well 48 keys took 1.3 times as long
+//   int8, 32 x 192    1.0 to 1.15: bytes are half, turning is not
+//   prompt of 2048    keys turned for 32 rows: 55 % of the bf16 peak (before: 60); lanes of rows 64; 2^x of degree 4 instead of exp 68;
+//                     loops without masks where all rows see all keys, fetching within the loop of products 73 to 77
+//   as lanes of rows  chunk of 1024 on 2048, bf16: 74 % of peak; prompt, int8 (two products for one) 68 instead of 60; float32 82 instead of 68
+// Of a prompt's time now: 76 % products, which run at 88 % of peak, 8 % softmax, 4 % loading and storing sums, 2 % masked ends.
 #include "attention_split.h"
 
 namespace quire::QUIRE_ISA {
@@ -105,11 +116,14 @@ void load_queries(Work<T>& work, const R& rows) {
     work.num_rows = rows.total();
     work.last_visible = rows.visible(work.num_rows - 1);
     work.q_stride = kv.padded_dim * T::kParts / T::kStep;
-    work.depth = (kv.head_dim + T::kStep - 1) / T::kStep;
+    work.depth = kv.depth;
+    work.key_stride = (kv.depth + kPieceWords - 1) / kPieceWords * kPieceWords * kTileTokens;
     work.padded_dim = kv.padded_dim;
     work.k_words = int(kv.k_words);
     work.v_lines = int(kv.tile_stride - kv.k_words) / 16;
     work.scale_words = int(kv.tile_stride) - kScaleWords;
+    work.end = work.last_visible;
+    work.upcoming = {};
     work.table = args.block_tables + rows.seq() * args.table_width;
     work.pages = kv.words + args.layer * kv.layer_stride + rows.first_kv_head * kv.head_stride;
     for (int r = 0; r < work.num_rows; ++r) {
@@ -120,11 +134,20 @@ void load_queries(Work<T>& work, const R& rows) {
 
 // ---- items of one sequence --------------------------------------------------------------------------------------------
 
+Upcoming upcoming_of(const Attention& args, const QueryTile& tile, const AttentionItem& item) {
+    return {args.block_tables + tile.seq * args.table_width,
+            args.kv.words + args.layer * args.kv.layer_stride + item.kv_head * args.kv.head_stride, item.first_split * kSplitKeys,
+            tile.first_visible + tile.num_positions - 1};
+}
+
 template <class T>
-void attend(const Attention& args, const AttentionPlan& plan, const AttentionItem& item) {
+void attend(const Attention& args, const AttentionPlan& plan, int64_t index) {
+    const AttentionItem& item = plan.items[index];
     const Rows rows{args, plan.tiles[item.tile], item.kv_head, item.num_kv_heads};
     Work<T> work;
     load_queries(work, rows);
+    work.end = least(work.last_visible, item.end_split * kSplitKeys);
+    if (index + 1 < plan.num_items) work.upcoming = upcoming_of(args, plan.tiles[plan.items[index + 1].tile], plan.items[index + 1]);
     const int num_rows = work.num_rows;
     if (item.partial >= 0) {
         float* partials = plan.partials + item.partial;
@@ -205,7 +228,7 @@ void run_plan(Pool& pool, const Attention& args, const AttentionPlan& plan) {
     const int64_t* begins = plan.stage_begins;
     parallel(pool, begins[1] + plan.num_items, [&](int64_t i) {
         if (i < begins[1]) attend_shared<T>(args, plan, plan.pieces[i]);
-        else attend<T>(args, plan, plan.items[i - begins[1]]);
+        else attend<T>(args, plan, i - begins[1]);
     });
     for (int stage = 1; stage < kTilesPerSplit; ++stage) {
         parallel(pool, begins[stage + 1] - begins[stage],

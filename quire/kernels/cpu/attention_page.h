@@ -8,6 +8,8 @@
 //   scaled           scores from accumulators, times scale        put_weights  weights as words, [part][kKeyTile / kStep], and
 //                                                                              what of them enters the row's sum
 //   open, close      the accumulator of values before and after a tile; raise: from one part to the next
+//   kDegree          of the polynomial of its weights
+//   query_scale, query_sum   what a row's scores are scaled by, what its integer sums begin with (attention_rows.h)
 //   num_words        words of values for rows that see from `least` to `most` keys of the tile
 // Bf16, F32: accumulators are float32 throughout, words in ascending order; a row stops at its own key (weigh_rest).
 //
@@ -15,12 +17,14 @@
 // largest element, q = s (128 hi + lo), weights times the values' scales to 16 bits by the tile's largest scale of values (of the
 // keys that the row sees), so that vpdpbusd sums exact integers: finer than bfloat16's 8 bits, at the same number of
 // multiplications, and nothing need be widened. Keys are stored plus 128, unsigned; -128 * sum(q) puts that right.
-//     s = int(q . k) * (scale * s_q) * s_k;  p = exp(s - m), 16 bits of p * s_v / max(s_v);  acc = acc * correction + int(p . v) * max(s_v) / 65535
+//     s = int(q . k) * (scale * s_q) * s_k;  p = 2^(s - m), 16 bits of p * s_v / max(s_v);  acc = acc * correction + int(p . v) * max(s_v) / 65535
 // Integers do not care about order, keys beyond a row's last have weight 0 and cannot be NaN; a scale that is not finite
 // (of a token that is not) makes its row NaN.
 // Knows: words. Does not know: tiles' loops, rows' order.
 #pragma once
+#include "attention_exp.h"
 #include "attention_plan.h"
+#include "attention_turn.h"
 #include "simd_bytes.h"
 #include "table.h"
 
@@ -29,26 +33,48 @@ namespace {
 
 constexpr int kTilesPerStep = kKeyTile / kTileTokens;
 
+constexpr int kVecs = 16 / kLanes;  // vectors for sixteen lanes
+#if QUIRE_ISA_avx512
+constexpr int kRows = 4, kWide = 4;  // register tile: kRows rows by kWide * 16 lanes
+#elif QUIRE_ISA_avx2
+constexpr int kRows = 4, kWide = 1;
+#else
+constexpr int kRows = 2, kWide = 1;
+#endif
+
 inline int least(int a, int b) { return a < b ? a : b; }
+
+// What a thread is likely to read after its item: the keys from `begin` on of a sequence that has `last_visible`. No table: nothing.
+struct Upcoming {
+    const int32_t* table;
+    const uint32_t* pages;
+    int begin, last_visible;
+};
 
 // A query tile on the stack of the thread that computes it, and the pages of the current key tile.
 template <class T>
 struct Work {
     alignas(64) uint32_t q[kTileRows * kMaxHeadDim * T::kParts / T::kStep];
+    alignas(64) uint32_t keys[kWide * kTileTokens * kMaxHeadDim / T::kStep];  // of kWide tiles, turned: lanes are tokens
     alignas(64) float scores[kTileRows * kKeyTile];
     alignas(64) uint32_t weights[kTileRows * kKeyTile * T::kParts / T::kStep];
     alignas(64) float lanes[kTileRows * 16];  // sums of weights by lane
     float correction[kTileRows];
     int visible[kTileRows];  // keys that a row sees
     int head_rows;           // rows of each kv head
-    int num_rows, last_visible, q_stride, depth, padded_dim;
+    int num_rows, last_visible, q_stride, depth, key_stride, padded_dim;
     const int32_t* table;
     const uint32_t* pages;  // of this layer and the first kv head
+    int end;                // of the item's keys
+    Upcoming upcoming;
     const uint32_t *k[kTilesPerStep], *v[kTilesPerStep];
     const uint32_t* next[kTilesPerStep];        // pages that are read after these, keys first, to be fetched meanwhile
+    int num_next;                                           // of the pages to be fetched, how many hold tokens to be read
+    int tokens[kTilesPerStep], next_tokens[kTilesPerStep];  // tokens to be read of these pages, and of those to be fetched
     int k_words, v_lines, scale_words;          // of a tile of 16 tokens; scale_words: where its scales lie
     typename T::Scales scales;
 
+    const float* scales_of_keys() const { return scales.of_keys(); }
     uint32_t* row_weights(int row) { return weights + row * (kKeyTile * T::kParts / T::kStep); }
     const uint32_t* row_weights(int row) const { return weights + row * (kKeyTile * T::kParts / T::kStep); }
 };
@@ -59,7 +85,10 @@ struct FloatSums {
     using Sum = Vec;
     struct Scales {
         void forget() {}
+        const float* of_keys() const { return nullptr; }
     };
+    template <class W> static float query_scale(const W&, int, float scale) { return scale; }
+    template <class W> static int32_t query_sum(const W&, int) { return 0; }
     template <class W> static Vec first_score(const W&, int) { return zero(); }
     static Vec raise_score(Vec sum) { return sum; }
     static Vec raise(Vec sum) { return sum; }
@@ -72,7 +101,7 @@ struct FloatSums {
 };
 
 struct Bf16 : FloatSums {
-    static constexpr int kStep = 2;
+    static constexpr int kStep = 2, kDegree = 4;
     using Word = Pairs;
     static Pairs load(const uint32_t* p) { return load_pairs(reinterpret_cast<const uint16_t*>(p)); }
     static Pairs broadcast(const uint32_t* p) { return broadcast_pair(reinterpret_cast<const uint16_t*>(p)); }
@@ -91,7 +120,7 @@ struct Bf16 : FloatSums {
 };
 
 struct F32 : FloatSums {
-    static constexpr int kStep = 1;
+    static constexpr int kStep = 1, kDegree = 6;
     using Word = Vec;
     static Vec load(const uint32_t* p) { return QUIRE_ISA::load(reinterpret_cast<const float*>(p)); }
     static Vec broadcast(const uint32_t* p) {
@@ -113,7 +142,7 @@ struct F32 : FloatSums {
 };
 
 struct Int8 {
-    static constexpr int kStep = 4, kParts = 2;
+    static constexpr int kStep = 4, kParts = 2, kDegree = 4;
     static constexpr float kQueryTop = 127 * 128, kWeightTop = 65535, kTiny = 0x1p-100f;
     using Word = Bytes;
     using Sum = Sums;
@@ -125,6 +154,7 @@ struct Int8 {
         float unit;                 // factor of rows that see `limit` keys
         int limit;
         void forget() { limit = -1; }
+        const float* of_keys() const { return keys; }
     };
     static Bytes load(const uint32_t* p) { return load_bytes(p); }
     static Bytes broadcast(const uint32_t* p) { return same_bytes(p); }
@@ -138,6 +168,8 @@ struct Int8 {
     static void close(const Work<Int8>& work, int row, float* acc, Sums sum, float correction) {
         store(acc, fma(as_float(sum), set1(work.scales.factor[row]), mul(QUIRE_ISA::load(acc), set1(correction))));
     }
+    static float query_scale(const Work<Int8>& work, int row, float scale) { return scale * work.scales.query[row]; }
+    static int32_t query_sum(const Work<Int8>& work, int row) { return work.scales.query_sum[row]; }
     static float row_scale(Scales& scales, int row, float scale) {
         scales.factor[row] = scales.unit;
         return scale * scales.query[row];

@@ -2,7 +2,7 @@
 // states of splits meet. See attention.cpp for the whole. Included by attention.cpp alone; everything is in its unnamed namespace.
 // Knows: rows, pages, splits. Does not know: items, threads.
 #pragma once
-#include "attention_tile.h"
+#include "attention_rows.h"
 
 namespace quire::QUIRE_ISA {
 namespace {
@@ -20,17 +20,23 @@ State state_at(float* floats, int num_rows) {
 // ---- one range of keys ------------------------------------------------------------------------------------------------
 
 // The tile of 16 tokens that begins at `token`.
-template <class T>
-const uint32_t* page_of(const Work<T>& work, const KvView& kv, int token) {
-    return work.pages + work.table[token / kv.block_size] * kv.block_stride + token % kv.block_size / kTileTokens * kv.tile_stride;
+inline const uint32_t* page_of(const int32_t* table, const uint32_t* pages, const KvView& kv, int token) {
+    return pages + table[token / kv.block_size] * kv.block_stride + token % kv.block_size / kTileTokens * kv.tile_stride;
+}
+
+// How many of the 16 tokens from `token` on are read.
+inline int tokens_at(int num_keys, int token) {
+    const int left = num_keys - token;
+    return left < 0 ? 0 : least(left, kTileTokens);
 }
 
 // Pages of the key tile at `tile_begin`, of the first kv head.
 template <class T>
 void find_pages(Work<T>& work, const KvView& kv, int tile_begin, int num_tiles) {
     for (int i = 0; i < kTilesPerStep; ++i) {
-        work.k[i] = i < num_tiles ? page_of(work, kv, tile_begin + i * kTileTokens) : work.k[0];
+        work.k[i] = i < num_tiles ? page_of(work.table, work.pages, kv, tile_begin + i * kTileTokens) : work.k[0];
         work.v[i] = work.k[i] + kv.k_words;
+        work.tokens[i] = tokens_at(work.last_visible, tile_begin + i * kTileTokens);
     }
     work.scales.forget();
 }
@@ -45,14 +51,21 @@ void next_head(Work<T>& work, const KvView& kv) {
     work.scales.forget();
 }
 
-// What is to be fetched meanwhile: the same tokens of the next kv head, or after the last head the next key tile of the first.
-// Beyond the last key there is nothing more to fetch.
+// What is to be fetched meanwhile: the same tokens of the next kv head; after the last head the next key tile of the first; after
+// the last key the first key tile of the item that follows.
 template <class T>
 void find_next(Work<T>& work, const KvView& kv, int tile_begin, bool last_head) {
+    const bool last = last_head && tile_begin + kKeyTile >= work.end && work.upcoming.table != nullptr;
+    const Upcoming here{work.table, work.pages, tile_begin + (last_head ? kKeyTile : 0), work.last_visible};
+    const Upcoming& from = last ? work.upcoming : here;
+    work.num_next = 0;
     for (int i = 0; i < kTilesPerStep; ++i) {
-        const int token = tile_begin + kKeyTile + i * kTileTokens;
-        if (!last_head) work.next[i] = work.k[i] + kv.head_stride;
-        else work.next[i] = token < work.last_visible ? page_of(work, kv, token) : work.k[0];
+        const int token = from.begin + i * kTileTokens;
+        work.next_tokens[i] = tokens_at(from.last_visible, token);
+        if (work.next_tokens[i] > 0) work.num_next = i + 1;
+        work.next[i] = work.next_tokens[i] == 0 ? work.k[0]
+                       : last_head             ? page_of(from.table, from.pages, kv, token)
+                                               : work.k[i] + kv.head_stride;
     }
 }
 
@@ -69,9 +82,27 @@ void run_tile(Work<T>& work, int first, int end, int tile_begin, int num_tiles, 
     weigh_rows(work, first, end, tile_begin, state.acc);
 }
 
+// Keys [begin, end) for one kv head of an item of many rows; `first` is its first row. `work` is at the pages of that head.
+template <class T>
+void run_keys_across(Work<T>& work, const Attention& args, int begin, int end, int first, State state) {
+    Across<T> x;
+    begin_across(x, work, first, args.scale * kLog2E, state.max, state.acc);
+    for (int tile_begin = begin; tile_begin < end; tile_begin += kKeyTile) {
+        const int num_keys = least(kKeyTile, end - tile_begin);
+        find_pages(work, args.kv, tile_begin, (num_keys + 15) / 16);
+        for (int head = 0; head < first / work.head_rows; ++head) next_head(work, args.kv);
+        run_across(x, work, tile_begin, num_keys);
+    }
+    end_across(x, work, state.max, state.acc);
+}
+
 // Keys [begin, end), begin at a key tile, the end of the split at most.
 template <class T>
 void run_keys(Work<T>& work, const Attention& args, int begin, int end, State state) {
+    if (work.head_rows >= kManyRows) {
+        for (int row = 0; row < work.num_rows; row += work.head_rows) run_keys_across(work, args, begin, end, row, state);
+        return;
+    }
     int first = 0;  // of the rows of a head, the first that sees the tile
     for (int tile_begin = begin; tile_begin < end; tile_begin += kKeyTile) {
         while (work.visible[first] <= tile_begin) ++first;
@@ -79,7 +110,7 @@ void run_keys(Work<T>& work, const Attention& args, int begin, int end, State st
         find_pages(work, args.kv, tile_begin, num_tiles);
         for (int row = 0; row < work.num_rows; row += work.head_rows) {
             find_next(work, args.kv, tile_begin, row + work.head_rows == work.num_rows);
-            run_tile(work, row + first, row + work.head_rows, tile_begin, num_tiles, args.scale, state);
+            run_tile(work, row + first, row + work.head_rows, tile_begin, num_tiles, args.scale * kLog2E, state);
             next_head(work, args.kv);
         }
     }
@@ -134,7 +165,7 @@ void save_record(const Work<T>& work, State state, int row, float* record) {
 // total += part, for one row.
 void combine_row(State total, State part, int row, int padded_dim) {
     const float new_max = total.max[row] > part.max[row] ? total.max[row] : part.max[row];
-    const float a = exp_of(total.max[row] - new_max), b = exp_of(part.max[row] - new_max);
+    const float a = exp2_of<6>(total.max[row] - new_max), b = exp2_of<6>(part.max[row] - new_max);
     total.max[row] = new_max;
     total.sum[row] = total.sum[row] * a + part.sum[row] * b;
     float* acc = total.acc + row * padded_dim;

@@ -1,4 +1,4 @@
-// Attention on one key tile: scores, one step of each row's online softmax, values. See attention.cpp for the whole.
+// Attention of few rows on one key tile, lanes are tokens, then dims: scores, one step of each row's online softmax, values. See attention.cpp for the whole.
 // Included by attention_split.h alone; everything is in its unnamed namespace.
 // Knows: rows, pages, vectors. Does not know: splits, items, threads.
 #pragma once
@@ -7,21 +7,6 @@
 namespace quire::QUIRE_ISA {
 namespace {
 
-constexpr int kVecs = 16 / kLanes;  // vectors for sixteen lanes
-#if QUIRE_ISA_avx512
-constexpr int kRows = 4, kWide = 4;  // register tile: kRows rows by kWide * 16 lanes
-#elif QUIRE_ISA_avx2
-constexpr int kRows = 4, kWide = 1;
-#else
-constexpr int kRows = 2, kWide = 1;
-#endif
-
-inline float exp_of(float x) {
-    float lanes[kLanes];
-    store(lanes, exp(set1(x)));
-    return lanes[0];
-}
-
 // Into L2 only: a core waits for at most some twenty lines into L1 (15 GB/s at DRAM's latency), and L1's own prefetchers follow.
 inline void fetch(const uint32_t* p) { __builtin_prefetch(p, 0, 2); }
 
@@ -29,12 +14,26 @@ inline void fetch(const uint32_t* p) { __builtin_prefetch(p, 0, 2); }
 constexpr int kAhead = 8;
 inline void fetch_near(const uint32_t* p) { __builtin_prefetch(p, 0, 3); }
 
-// scores[MR][NV * 16] = q[MR] . k[NV tiles of 16 tokens], `depth` words ascending. kFetch: the next tiles' keys meanwhile.
-template <class T, int MR, int NV, bool kFetch>
+// keys[words][16] = the keys of tile `tile`, lanes made tokens; the next tile's keys are fetched meanwhile. Of tokens beyond the
+// last that is read the lanes hold the last one's keys.
+template <class T>
+inline void turn_keys(const Work<T>& work, int tile, uint32_t* keys) {
+    const int last = work.tokens[tile] - 1, num_next = work.next_tokens[tile];
+    for (int w = 0; w < work.depth; w += kPieceWords) {
+        const int stride = piece_words(work.depth, w);
+        const uint32_t *from = work.k[tile] + w * kTileTokens, *next = work.next[tile] + w * kTileTokens;
+        for (int i = 0; i <= last; ++i) fetch_near(from + (kPieceWords * kTileTokens + i * kPieceWords));
+        if (last == kTileTokens - 1) turn<true>(from, stride, last, keys + w * 16, 16);
+        else turn<false>(from, stride, last, keys + w * 16, 16);
+        for (int i = 0; i < num_next; ++i) fetch(next + i * stride);
+    }
+}
+
+// scores[MR][NV * 16] = q[MR] . k[NV tiles of 16 tokens], `depth` words ascending.
+template <class T, int MR, int NV>
 inline void score_tile(Work<T>& work, int row, int tile) {
     constexpr int kN = NV * kVecs;
     const uint32_t* q = work.q + row * work.q_stride;
-    const uint32_t* const* k = work.k + tile;
     typename T::Sum acc[MR][kN];
     for (int r = 0; r < MR; ++r) {
         for (int j = 0; j < kN; ++j) acc[r][j] = T::first_score(work, row + r);
@@ -48,11 +47,7 @@ inline void score_tile(Work<T>& work, int row, int tile) {
         for (int w = 0; w < work.depth; ++w) {
             typename T::Word keys[kN];
 #pragma GCC unroll 16
-            for (int j = 0; j < kN; ++j) keys[j] = T::load(k[j / kVecs] + w * 16 + j % kVecs * kLanes);
-            if (kFetch && part == 0) {
-                for (int j = 0; j < NV; ++j) fetch(work.next[tile + j] + w * 16);
-                for (int j = 0; j < NV; ++j) fetch_near(k[j] + (w + kAhead) * 16);
-            }
+            for (int j = 0; j < kN; ++j) keys[j] = T::load(work.keys + j / kVecs * work.key_stride + w * 16 + j % kVecs * kLanes);
 #pragma GCC unroll 16
             for (int r = 0; r < MR; ++r) {
                 const typename T::Word x = T::broadcast(q + r * work.q_stride + w);
@@ -85,10 +80,10 @@ inline void soften_row(Work<T>& work, int row, int limit, float scale, float& ru
     for (int i = 0; i < end; ++i) highest = max(highest, s[i]);
     const float tile_max = largest(highest);
     const float new_max = running_max > tile_max ? running_max : tile_max;
-    const float correction = running_max == new_max ? 1.0f : exp_of(running_max - new_max);  // exp(0) is exactly 1
+    const float correction = running_max == new_max ? 1.0f : exp2_of<T::kDegree>(running_max - new_max);
     for (int i = 0; i < kVecs; ++i) lanes[i] = mul(load(work.lanes + row * 16 + i * kLanes), set1(correction));
     for (int i = 0; i < end; ++i)
-        lanes[i % kVecs] = add(lanes[i % kVecs], T::put_weights(work, row, i * kLanes, exp(sub(s[i], set1(new_max)))));
+        lanes[i % kVecs] = add(lanes[i % kVecs], T::put_weights(work, row, i * kLanes, exp2<T::kDegree>(sub(s[i], set1(new_max)))));
     if (!kFull && T::kParts > 1) {  // rows beside this one may see more keys
         for (int i = end; i < kAll; ++i) T::put_weights(work, row, i * kLanes, zero());
     }
@@ -98,9 +93,9 @@ inline void soften_row(Work<T>& work, int row, int limit, float scale, float& ru
 }
 
 // acc[MR][ND * 16 dims] = acc * correction + the first `num_words` words of weights times values, ascending.
-// kFetch: meanwhile the next tiles' values, from their line `line` on.
+// kFetch: meanwhile the next tiles' values, from their line `line` on, `pace` lines a word.
 template <class T, int MR, int ND, bool kFetch>
-inline void weigh_tile(const Work<T>& work, int row, int num_words, int dim, int line, float* acc) {
+inline void weigh_tile(const Work<T>& work, int row, int num_words, int dim, int line, int pace, float* acc) {
     constexpr int kN = ND * kVecs, kWordsPerTile = kTileTokens / T::kStep, kPart = kKeyTile / T::kStep;
     const uint32_t* weights = work.row_weights(row);
     acc += row * work.padded_dim + dim;
@@ -122,8 +117,8 @@ inline void weigh_tile(const Work<T>& work, int row, int num_words, int dim, int
             if (kFetch && part == 0) {
                 const uint32_t* soon = work.v[(w + kAhead) / kWordsPerTile % kTilesPerStep] + (w + kAhead) % kWordsPerTile * work.padded_dim;
                 for (int j = 0; j < ND; ++j) fetch_near(soon + dim + j * 16);
-                if (line + w < work.v_lines) {
-                    for (int j = 0; j < kTilesPerStep; ++j) fetch(work.next[j] + work.k_words + (line + w) * 16);
+                for (int i = line + w * pace; i < least(line + (w + 1) * pace, work.v_lines); ++i) {
+                    for (int j = 0; j < work.num_next; ++j) fetch(work.next[j] + work.k_words + i * 16);
                 }
             }
 #pragma GCC unroll 16
@@ -170,15 +165,13 @@ inline void by_rows(int row, int end, const F& f) {
     for (; row < end; ++row) f.template operator()<1>(row);
 }
 
-// Scores of rows [first, end) for `num_tiles` tiles of 16 tokens. The first rows fetch for all.
+// Scores of rows [first, end) for `num_tiles` tiles of 16 tokens.
 template <class T>
 void score_rows(Work<T>& work, int first, int end, int num_tiles) {
     int tile = 0;
     const auto group = [&]<int NV>() {
-        by_rows(first, end, [&]<int MR>(int row) {
-            if (row == first) score_tile<T, MR, NV, true>(work, row, tile);
-            else score_tile<T, MR, NV, false>(work, row, tile);
-        });
+        for (int j = 0; j < NV; ++j) turn_keys(work, tile + j, work.keys + j * work.key_stride);
+        by_rows(first, end, [&]<int MR>(int row) { score_tile<T, MR, NV>(work, row, tile); });
     };
     if constexpr (kWide > 1) {
         for (; tile + kWide <= num_tiles; tile += kWide) group.template operator()<kWide>();
@@ -190,15 +183,17 @@ void score_rows(Work<T>& work, int first, int end, int num_tiles) {
 template <class T>
 void weigh_rows(Work<T>& work, int first, int end, int tile_begin, float* acc) {
     const auto limit = [&](int row) { return least(kKeyTile, work.visible[row] - tile_begin); };
+    const int num_words = T::num_words(limit(first), limit(least(first + kRows, end) - 1));
+    const int num_groups = (work.padded_dim / 16 + kWide - 1) / kWide, pace = (work.v_lines - 1) / least(work.v_lines, num_words * num_groups + 1) + 1;
     int dim = 0, line = 0;
     const auto group = [&]<int ND>() {
         by_rows(first, end, [&]<int MR>(int row) {
             const int common = T::num_words(limit(row), limit(row + MR - 1));  // rows see more keys as they go
-            if (row == first) weigh_tile<T, MR, ND, true>(work, row, common, dim, line, acc);
-            else weigh_tile<T, MR, ND, false>(work, row, common, dim, line, acc);
+            if (row == first) weigh_tile<T, MR, ND, true>(work, row, common, dim, line, pace, acc);
+            else weigh_tile<T, MR, ND, false>(work, row, common, dim, line, pace, acc);
         });
         dim += ND * 16;
-        line += kKeyTile / T::kStep;
+        line += num_words * pace;
     };
     if constexpr (kWide > 1) {
         while (dim + kWide * 16 <= work.padded_dim) group.template operator()<kWide>();

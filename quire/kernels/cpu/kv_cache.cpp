@@ -35,6 +35,12 @@ float float_of(uint32_t bits) {
     return value;
 }
 
+// Where word `word` of a token's keys stands in the tile.
+int key_at(int depth, int token, int word) {
+    const int first = word / kPieceWords * kPieceWords;
+    return first * kTileTokens + token * piece_words(depth, first) + word - first;
+}
+
 // Element `part` of a word of keys or values.
 float word_value(KvDtype dtype, uint32_t word, int part, bool key) {
     switch (dtype) {
@@ -64,7 +70,8 @@ KVCache::KVCache(int64_t num_layers, int64_t num_blocks, int64_t block_size, int
     view_.num_kv_heads = static_cast<int32_t>(num_kv_heads);
     view_.head_dim = static_cast<int32_t>(head_dim);
     view_.padded_dim = static_cast<int32_t>((head_dim + 15) / 16 * 16);
-    view_.k_words = (head_dim + step - 1) / step * kTileTokens;
+    view_.depth = static_cast<int32_t>((head_dim + step - 1) / step);
+    view_.k_words = int64_t{view_.depth} * kTileTokens;
     view_.tile_stride = view_.k_words + kTileTokens / step * view_.padded_dim + (dtype == KvDtype::int8 ? kScaleWords : 0);
     view_.head_stride = view_.tile_stride * (block_size / kTileTokens);
     view_.layer_stride = product(view_.head_stride, num_kv_heads);
@@ -101,7 +108,7 @@ void KVCache::read(int64_t layer, int64_t block, float* k, float* v) const {
                 v_scale = word_value(KvDtype::bfloat16, scales[kTileTokens / 2], in_tile % 2, false);
             }
             for (int d = 0; d < view_.head_dim; ++d) {
-                *k++ = k_scale * word_value(view_.dtype, k_tile[d / step * kTileTokens + in_tile], d % step, true);
+                *k++ = k_scale * word_value(view_.dtype, k_tile[key_at(view_.depth, in_tile, d / step)], d % step, true);
                 *v++ = v_scale * word_value(view_.dtype, v_row[d], in_tile % step, false);
             }
         }

@@ -4,7 +4,9 @@
 // four int8, two bfloat16 (the lower index in the lower part) or one float32.
 //
 //   pool   [block][layer][kv head][tile of 16 tokens] -> K words, then V words, then, with int8, scales
-//   K tile [D / step][16 tokens]       lanes are tokens: q.k for 16 tokens needs no horizontal sum
+//   K tile [depth / 16][16 tokens][16] depth = D / step words of a token in pieces of 64 bytes (the last piece of a token has
+//                                      depth % 16 words if that is not 0): a token touches as few lines as it can, and
+//                                      attention turns 16 x 16 words when it wants lanes to be tokens
 //   V tile [16 / step][Dp]             lanes are dims, Dp = D rounded up to 16: p.v for 16 dims needs none either
 //   scales [2][16 tokens] bfloat16     of keys, then of values: one each per token and kv head
 //
@@ -29,6 +31,7 @@ inline int step_of(KvDtype dtype) { return dtype == KvDtype::int8 ? 4 : dtype ==
 
 constexpr int kTileTokens = 16;
 constexpr int kScaleWords = 16;  // of an int8 tile
+constexpr int kPieceWords = 16;  // of a token's keys
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxBlockSize = 128;
 
@@ -38,9 +41,14 @@ struct KvView {
     KvDtype dtype;
     int32_t num_layers, num_blocks, block_size, num_kv_heads, head_dim;
     int32_t padded_dim;  // Dp
+    int32_t depth;       // words of a token's keys
     int64_t block_stride, layer_stride, head_stride, tile_stride;
     int64_t k_words;  // words of a K tile; its V tile follows
 };
+
+// Words of each token in the piece of a K tile that begins with word `word`, a multiple of kPieceWords. The piece begins at
+// word * kTileTokens.
+inline int piece_words(int depth, int word) { return depth - word < kPieceWords ? depth - word : kPieceWords; }
 
 class KVCache {
 public:

@@ -4,14 +4,17 @@
 //   rotate  x = (x1, x2), halves of the head: (x1*cos - x2*sin, x2*cos + x1*sin)         (arXiv 2104.09864; pairs (i, i + D/2))
 // Multiplications and the subtraction are rounded one by one, no fma: the same bits on every instruction set, when not normed.
 //
-// Layout: pages as in kv_cache.h: a token is a column of its K tile (a stride of 64 bytes) and, with bf16, half the words of a
-// row of its V tile (a quarter with int8). Stores are by word (K) and by part of a word (V), so two threads never write the same
-// object. int8: every head is rounded by its own scale, as kv_cache.h says.
-// Versions tried (one thread of a Zen 4 core in company; 16 query, 8 kv heads of 128, avx512): bf16 1.1 us a token when its pages are
-// in a cache and 0.8 more with norms; 8-10 us when 32 sequences' tokens go to 32 cold tiles: a token takes 4 bytes of each of 64 lines
-// of its K tile, so that 36 KB are read (attention wants them next) and written back later; int8 6 us. Fetching these lines
-// before the heads of q are computed: no change, it is the bytes. Pieces of 16 bytes, [D / 8][16][8], would touch a quarter of the lines at
-// the price of a sum across lanes for every score: not tried. Prompts: 16 rows a chunk, a head of all of them before the next.
+// Layout: pages as in kv_cache.h: of its K tile a token has whole lines and, with bf16, half the words of a row of its V tile (a
+// quarter with int8). Stores are whole words (K) and parts of words (V), so two threads never write the same object. int8: every
+// head is rounded by its own scale, as kv_cache.h says.
+// Versions tried (Zen 4, two threads; 16 query, 8 kv heads of 128 with norms, avx512; 32 rows of 32 sequences a launch, through Python;
+// pages, q and k in a cache | pages not; bf16):
+//   K tile [D / 2][16 tokens][2], a token takes 4 bytes of each of 64 lines      62 us | 175-210 (385 in a model, between the weights)
+//   K tile in pieces of 64 bytes: 4 lines a token and head                       60    | 140
+//   V by masked stores of 16 bits, 5 ns a head (one element at a time 130); whole vectors stored and loaded, as a load must wait for
+//   a masked store; norm and rotation in one go; lines asked for, to be written, while the heads of q are computed    30 | 94-120
+// int8: 150 -> 92, float32: 230 -> 97-120 us.  1.7 us a row when all is in L2 (3.7 before), mostly the row's 24 KB on their way.
+// Prompts: 16 rows a chunk, a head of all of them before the next.
 #include "simd_bytes.h"
 #include "table.h"
 
@@ -20,63 +23,103 @@ namespace {
 
 inline int least(int a, int b) { return a < b ? a : b; }
 
-void norm_head(const float* x, const float* weight, int dim, float eps, float* out) {
+// Whole vectors where the heads allow it: what a masked store has written, a load cannot take from the store queue.
+template <bool kWhole> inline Vec get(const float* p, int n) { return kWhole ? load(p) : load_n(p, n); }
+template <bool kWhole> inline void put(float* p, Vec v, int n) {
+    if (kWhole) store(p, v);
+    else store_n(p, v, n);
+}
+
+template <bool kWhole>
+inline float norm_scale(const float* x, int dim, float eps) {
     Vec squares = zero();
     for (int d = 0; d < dim; d += kLanes) {
-        const Vec v = load_n(x + d, least(kLanes, dim - d));
+        const Vec v = get<kWhole>(x + d, least(kLanes, dim - d));
         squares = fma(v, v, squares);
     }
-    const Vec scale = set1(1.0f / __builtin_sqrtf(sum(squares) / float(dim) + eps));
-    for (int d = 0; d < dim; d += kLanes) {
-        const int n = least(kLanes, dim - d);
-        store_n(out + d, mul(mul(load_n(x + d, n), scale), load_n(weight + d, n)), n);
-    }
+    return 1.0f / __builtin_sqrtf(sum(squares) / float(dim) + eps);
 }
 
-// out may be x.
-void rotate_head(const float* x, const float* cosines, const float* sines, int dim, float* out) {
+// kWhole: half a head is whole vectors.
+template <bool kWhole, bool kNorm>
+inline void norm_and_rotate(const float* x, const float* weight, const float* cosines, const float* sines, int dim, float eps, float* out) {
     const int half = dim / 2;
+    const Vec scale = kNorm ? set1(norm_scale<kWhole>(x, dim, eps)) : zero();
     for (int d = 0; d < half; d += kLanes) {
         const int n = least(kLanes, half - d);
-        const Vec x1 = load_n(x + d, n), x2 = load_n(x + half + d, n), c = load_n(cosines + d, n), s = load_n(sines + d, n);
-        store_n(out + d, sub(mul(x1, c), mul(x2, s)), n);
-        store_n(out + half + d, add(mul(x2, c), mul(x1, s)), n);
+        Vec x1 = get<kWhole>(x + d, n), x2 = get<kWhole>(x + half + d, n);
+        if (kNorm) {
+            x1 = mul(mul(x1, scale), get<kWhole>(weight + d, n));
+            x2 = mul(mul(x2, scale), get<kWhole>(weight + half + d, n));
+        }
+        const Vec c = get<kWhole>(cosines + d, n), s = get<kWhole>(sines + d, n);
+        put<kWhole>(out + d, sub(mul(x1, c), mul(x2, s)), n);
+        put<kWhole>(out + half + d, add(mul(x2, c), mul(x1, s)), n);
     }
 }
 
-void norm_and_rotate(const float* x, const float* weight, const RopeStore& args, int64_t position, float* out) {
+void rope_head(const float* x, const float* weight, const RopeStore& args, int64_t position, float* out) {
     const int dim = args.kv.head_dim;
     const float *cosines = args.cosines + position * (dim / 2), *sines = args.sines + position * (dim / 2);
-    if (weight != nullptr) {
-        norm_head(x, weight, dim, args.eps, out);
-        x = out;
+    if (dim / 2 % kLanes != 0) {
+        if (weight != nullptr) norm_and_rotate<false, true>(x, weight, cosines, sines, dim, args.eps, out);
+        else norm_and_rotate<false, false>(x, weight, cosines, sines, dim, args.eps, out);
+    } else {
+        if (weight != nullptr) norm_and_rotate<true, true>(x, weight, cosines, sines, dim, args.eps, out);
+        else norm_and_rotate<true, false>(x, weight, cosines, sines, dim, args.eps, out);
     }
-    rotate_head(x, cosines, sines, dim, out);
 }
 
-inline void round_head(const float* x, int dim, uint16_t* out) {
-    for (int d = 0; d < dim; d += kLanes) {
-        const int n = least(kLanes, dim - d);
-        store_bf16_n(out + d, load_n(x + d, n), n);
+// ---- pages ------------------------------------------------------------------------------------------------------------
+
+// Calls f(x, n, to): the next n elements of a token's keys, at most kLanes, belong to `to`.
+template <class F>
+inline void each_key(const KvView& kv, uint32_t* tile, int in_tile, const float* k, const F& f) {
+    const int step = step_of(kv.dtype);
+    for (int w = 0; w < kv.depth; w += kPieceWords) {
+        const int words = piece_words(kv.depth, w), num = least(words * step, kv.head_dim - w * step);
+        char* to = reinterpret_cast<char*>(tile + w * kTileTokens + in_tile * words);
+        for (int d = 0; d < num; d += kLanes) f(k + w * step + d, least(kLanes, num - d), to + d * 4 / step);
     }
 }
+
+#if QUIRE_ISA_avx512
+// Part `part` of each of sixteen words; kBytes bytes, in the low ones of each lane.
+template <int kBytes>
+inline void put_parts(uint32_t* row, int part, __m512i x) {
+    x = _mm512_sll_epi32(x, _mm_cvtsi32_si128(8 * kBytes * part));
+    if (kBytes == 2) _mm512_mask_storeu_epi16(row, 0x55555555u << part, x);
+    else _mm512_mask_storeu_epi8(row, 0x1111111111111111ull << part, x);
+}
+#endif
 
 void store_bf16_head(const KvView& kv, uint32_t* tile, int in_tile, const float* k, const float* v) {
+    each_key(kv, tile, in_tile, k, [](const float* x, int n, char* to) {
+        uint16_t* out = reinterpret_cast<uint16_t*>(to);
+        if (n == kLanes) store_bf16(out, load(x));
+        else store_bf16_n(out, load_n(x, n), n);
+    });
+    uint32_t* row = tile + kv.k_words + int64_t{in_tile / 2} * kv.padded_dim;
+#if QUIRE_ISA_avx512
+    for (int d = 0; d < kv.head_dim; d += kLanes) {
+        const Vec x = load_n(v + d, least(kLanes, kv.head_dim - d));
+        put_parts<2>(row + d, in_tile % 2, _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(x.v)));
+    }
+#else
     alignas(64) uint16_t rounded[kMaxHeadDim];
-    round_head(k, kv.head_dim, rounded);
-    for (int w = 0; w < kv.head_dim / 2; ++w) memcpy(tile + w * kTileTokens + in_tile, rounded + 2 * w, 4);
-    round_head(v, kv.head_dim, rounded);
-    uint16_t* row = reinterpret_cast<uint16_t*>(tile + kv.k_words + int64_t{in_tile / 2} * kv.padded_dim) + in_tile % 2;
-    for (int d = 0; d < kv.head_dim; ++d) row[2 * d] = rounded[d];
+    for (int d = 0; d < kv.head_dim; d += kLanes) store_bf16(rounded + d, load_n(v + d, least(kLanes, kv.head_dim - d)));
+    uint16_t* parts = reinterpret_cast<uint16_t*>(row) + in_tile % 2;
+    for (int d = 0; d < kv.head_dim; ++d) parts[2 * d] = rounded[d];
+#endif
 }
 
 void store_f32_head(const KvView& kv, uint32_t* tile, int in_tile, const float* k, const float* v) {
-    for (int d = 0; d < kv.head_dim; ++d) memcpy(tile + d * kTileTokens + in_tile, k + d, 4);
+    each_key(kv, tile, in_tile, k, [](const float* x, int n, char* to) { memcpy(to, x, size_t(n) * 4); });
     memcpy(tile + kv.k_words + int64_t{in_tile} * kv.padded_dim, v, size_t(kv.head_dim) * 4);
 }
 
-// Rounds a head to integers, stored plus `offset`; returns the scale's bits. See kv_cache.h.
-uint16_t quantize_head(const float* x, int dim, int offset, uint8_t* out) {
+// The bits of the scale by which a head is rounded to integers. See kv_cache.h.
+uint16_t scale_of(const float* x, int dim) {
     Vec most = zero(), guard = zero();
     for (int d = 0; d < dim; d += kLanes) {
         const Vec v = load_n(x + d, least(kLanes, dim - d));
@@ -88,21 +131,36 @@ uint16_t quantize_head(const float* x, int dim, int offset, uint8_t* out) {
     uint32_t bits;
     memcpy(&bits, &wanted, 4);
     if (wanted == wanted) bits += 0xffff;  // up
-    const uint16_t scale = uint16_t(bits >> 16);
-    const Vec inverse = set1(1.0f / bf16_value(scale));
-    for (int d = 0; d < dim; d += kLanes)
-        store_low_bytes(out + d, plus(nearest(mul(load_n(x + d, least(kLanes, dim - d)), inverse)), sums_of(offset)));
-    return scale;
+    return uint16_t(bits >> 16);
+}
+
+inline Sums round_by(const float* x, int n, Vec inverse, int offset) {
+    return plus(nearest(mul(load_n(x, n), inverse)), sums_of(offset));
 }
 
 void store_int8_head(const KvView& kv, uint32_t* tile, int in_tile, const float* k, const float* v) {
-    alignas(64) uint8_t rounded[kMaxHeadDim + kLanes] = {};
     uint16_t* scales = reinterpret_cast<uint16_t*>(tile + kv.tile_stride - kScaleWords) + in_tile;
-    scales[0] = quantize_head(k, kv.head_dim, 128, rounded);
-    for (int w = 0; w < kv.k_words / kTileTokens; ++w) memcpy(tile + w * kTileTokens + in_tile, rounded + 4 * w, 4);
-    scales[kTileTokens] = quantize_head(v, kv.head_dim, 0, rounded);
-    uint8_t* row = reinterpret_cast<uint8_t*>(tile + kv.k_words + int64_t{in_tile / 4} * kv.padded_dim) + in_tile % 4;
-    for (int d = 0; d < kv.head_dim; ++d) row[4 * d] = rounded[d];
+    scales[0] = scale_of(k, kv.head_dim);
+    const Vec by_k = set1(1.0f / bf16_value(scales[0]));
+    each_key(kv, tile, in_tile, k, [&](const float* x, int n, char* to) {
+        const Sums rounded = round_by(x, n, by_k, 128);
+        if (n == kLanes) return store_low_bytes(reinterpret_cast<uint8_t*>(to), rounded);
+        uint8_t bytes[kLanes];
+        store_low_bytes(bytes, rounded);
+        memcpy(to, bytes, size_t(n));
+    });
+    scales[kTileTokens] = scale_of(v, kv.head_dim);
+    const Vec by_v = set1(1.0f / bf16_value(scales[kTileTokens]));
+    uint32_t* row = tile + kv.k_words + int64_t{in_tile / 4} * kv.padded_dim;
+#if QUIRE_ISA_avx512
+    for (int d = 0; d < kv.head_dim; d += kLanes)
+        put_parts<1>(row + d, in_tile % 4, round_by(v + d, least(kLanes, kv.head_dim - d), by_v, 0).v);
+#else
+    alignas(64) uint8_t rounded[kMaxHeadDim];
+    for (int d = 0; d < kv.head_dim; d += kLanes) store_low_bytes(rounded + d, round_by(v + d, least(kLanes, kv.head_dim - d), by_v, 0));
+    uint8_t* parts = reinterpret_cast<uint8_t*>(row) + in_tile % 4;
+    for (int d = 0; d < kv.head_dim; ++d) parts[4 * d] = rounded[d];
+#endif
 }
 
 // Where a row's token stands: the tile of the first kv head, and the place in it.
@@ -123,7 +181,7 @@ void store_head(const RopeStore& args, int64_t row, int head, const float* k, co
     const Place place = place_of(args, row);
     uint32_t* tile = place.tile + head * kv.head_stride;
     alignas(64) float rotated[kMaxHeadDim];
-    norm_and_rotate(k, args.k_norm, args, args.positions[row], rotated);
+    rope_head(k, args.k_norm, args, args.positions[row], rotated);
     switch (kv.dtype) {
         case KvDtype::bfloat16: return store_bf16_head(kv, tile, place.in_tile, rotated, v);
         case KvDtype::float32: return store_f32_head(kv, tile, place.in_tile, rotated, v);
@@ -131,15 +189,37 @@ void store_head(const RopeStore& args, int64_t row, int head, const float* k, co
     }
 }
 
-// Rows [begin, end): a head of all rows before the next head, so that the tile of neighbouring tokens stays in L1.
+// Asks for the lines that a row's keys and values of kv head `head` go to, to be written.
+inline void expect(const void* p) {
+#if QUIRE_ISA_avx512 || QUIRE_ISA_avx2
+    asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));
+#else
+    __builtin_prefetch(p, 1, 3);
+#endif
+}
+
+void expect_head(const KvView& kv, const Place& place, int head) {
+    const uint32_t* tile = place.tile + head * kv.head_stride;
+    for (int w = 0; w < kv.depth; w += kPieceWords) expect(tile + w * kTileTokens + place.in_tile * piece_words(kv.depth, w));
+    const uint32_t* v = tile + kv.k_words + int64_t{place.in_tile / step_of(kv.dtype)} * kv.padded_dim;
+    for (int d = 0; d < kv.padded_dim; d += 16) expect(v + d);
+    if (kv.dtype == KvDtype::int8) expect(tile + kv.tile_stride - kScaleWords);
+}
+
+// Rows [begin, end): a head of all rows before the next head, so that the tile of neighbouring tokens stays in L1. While the
+// heads of q are computed, the lines of the pages are on their way.
 void store_rows(const RopeStore& args, int64_t begin, int64_t end) {
-    const int64_t dim = args.kv.head_dim, num_kv_heads = args.kv.num_kv_heads;
+    const KvView& kv = args.kv;
+    const int64_t dim = kv.head_dim, num_kv_heads = kv.num_kv_heads;
     const int64_t columns = (args.num_heads + 2 * num_kv_heads) * dim;
     for (int64_t row = begin; row < end; ++row) {
         const float* q = args.qkv + row * columns;
-        for (int64_t head = 0; head < args.num_heads; ++head)
-            norm_and_rotate(q + head * dim, args.q_norm, args, args.positions[row],
-                            args.q_out + (row * args.num_heads + head) * dim);
+        const Place place = place_of(args, row);
+        int64_t expected = 0;
+        for (int64_t head = 0; head < args.num_heads; ++head) {
+            for (; expected * args.num_heads < (head + 1) * num_kv_heads; ++expected) expect_head(kv, place, int(expected));
+            rope_head(q + head * dim, args.q_norm, args, args.positions[row], args.q_out + (row * args.num_heads + head) * dim);
+        }
     }
     for (int head = 0; head < num_kv_heads; ++head) {
         for (int64_t row = begin; row < end; ++row) {
