@@ -90,10 +90,11 @@ class LLM:
         use_tqdm: bool = False,
         add_generation_prompt: bool = True,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
     ) -> list[RequestOutput]:
-        """Answers to one conversation, or to several at once."""
+        """Answers to one conversation, or to several at once. `tools` are shown to the model; answers stay text."""
         several = [messages] if messages and isinstance(messages[0], Mapping) else list(messages)
-        prompts = [self._render(each, add_generation_prompt, chat_template_kwargs or {}) for each in several]
+        prompts = [self._render(each, add_generation_prompt, chat_template_kwargs, tools) for each in several]
         return self.generate(prompts, sampling_params, use_tqdm)
 
     def stream(self, prompt: Prompt, params: SamplingParams) -> Generator[str, None, RequestOutput]:
@@ -111,7 +112,7 @@ class LLM:
 
     def chat_prompt(self, messages: Sequence[Message]) -> Prompt:
         """The conversation as `generate` and `stream` take it: rendered by the template, BOS and all."""
-        return self._render(messages, True, {})
+        return self._render(messages, True)
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix; only while nothing runs."""
@@ -121,8 +122,14 @@ class LLM:
         """End the compute threads; the object is of no use afterwards."""
         self.device.close()
 
-    def _render(self, messages: Any, add_generation_prompt: bool, extra: Mapping[str, Any]) -> Prompt:
-        text = self.template.render(messages, add_generation_prompt=add_generation_prompt, **extra)
+    def _render(
+        self,
+        messages: Any,
+        add_generation_prompt: bool,
+        kwargs: Mapping[str, Any] | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Prompt:
+        text = self.template.render(messages, tools=tools, add_generation_prompt=add_generation_prompt, kwargs=kwargs)
         return {"prompt": text, "prompt_token_ids": self.tokenizer.encode(text, add_special_tokens=False)}
 
     def _params_for(

@@ -13,6 +13,14 @@ from typing import Any
 from quire.errors import InvalidSetting
 from quire.precision import GROUP_SIZES
 
+TOOL_FORMATS = (
+    "auto", "none", "harmony", "qwen3_coder", "glm", "minimax", "deepseek_v3", "deepseek_v31", "kimi_k2", "mistral",
+    "mistral_list", "granite", "nemotron", "cohere", "gemma4", "lfm2", "hermes", "llama3", "pythonic",
+)  # fmt: skip
+REASONING_FORMATS = (
+    "auto", "none", "harmony", "think_response", "think", "brackets", "gemma_channel", "seed", "cohere_thinking",
+)  # fmt: skip
+
 
 def option(default: Any, help: str, *, choices: tuple[str, ...] = (), secret: bool = False) -> Any:
     """A dataclass field that carries its own documentation; `--its-name` is the flag."""
@@ -92,6 +100,16 @@ class ServerSettings:
         "entries); read again on SIGHUP.",
     )
     chat_template: str | None = option(None, "A Jinja file to use instead of the model's own chat template.")
+    tool_format: str = option(
+        "auto",
+        "How the model writes tool calls. auto reads it off the chat template.",
+        choices=TOOL_FORMATS,
+    )
+    reasoning_format: str = option(
+        "auto",
+        "How the model marks reasoning. auto reads it off the chat template.",
+        choices=REASONING_FORMATS,
+    )
     cors_origins: tuple[str, ...] = option((), "Browser origins that may call the API; may be given several times.")
     unknown_fields: str = option(
         "refuse", "What to do with request fields that nobody knows.", choices=("refuse", "warn")

@@ -119,6 +119,29 @@ def ask(
 
 @app.command()
 @with_settings(engine=EngineSettings)
+def render(
+    prompt: Annotated[str, typer.Argument(help="What to ask; @FILE takes a request body in JSON; `-` reads stdin.")],
+    model: ModelOption = None,
+    revision: Revision = None,
+    system: System = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Text, ids and parameters as JSON instead of text.")] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="A prompt as it is, without a chat template.")] = False,
+    chat_template: Annotated[
+        str | None, typer.Option("--chat-template", help="A Jinja file to use instead of the model's own.")
+    ] = None,
+    *,
+    engine: EngineSettings,
+) -> None:
+    """Show the exact text and token ids that a request would compute, without computing it."""
+    from quire.cli.render import render
+    from quire.cli.run import Question
+
+    text = sys.stdin.read() if prompt == "-" else prompt
+    render(Question(text, system, raw), model, revision, engine, chat_template, as_json)
+
+
+@app.command()
+@with_settings(engine=EngineSettings)
 def chat(
     model: Model = None,
     revision: Revision = None,

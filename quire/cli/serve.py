@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -30,6 +31,10 @@ from quire.tenancy.keys import KeyRing, warnings
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
+
+    from quire.server.service import Service
+
+    Built = tuple[Service, Starlette]
 
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -80,8 +85,11 @@ async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | N
     client.on_loading = bar.show
     try:
         # The child loads weights while this process imports its web framework and reads the tokenizer.
-        ready, app = await _both(client.start(), asyncio.to_thread(build_app, prepared, settings, client, ring))
+        building = asyncio.to_thread(build_app, prepared, settings, client, ring)
+        ready, (service, app) = await _both(client.start(), building)
         bar.close()
+        for line in describe_service(service):
+            _say(line)
         from quire.cli.listen import listen
 
         if ring is not None:
@@ -92,7 +100,7 @@ async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | N
         await client.close()
 
 
-async def _both(start: Coroutine[Any, Any, Ready], build: Coroutine[Any, Any, Starlette]) -> tuple[Ready, Starlette]:
+async def _both(start: Coroutine[Any, Any, Ready], build: Coroutine[Any, Any, Built]) -> tuple[Ready, Built]:
     """Both results, or the first error of either."""
     starting, building = asyncio.ensure_future(start), asyncio.ensure_future(build)
     done, pending = await asyncio.wait({starting, building}, return_when=asyncio.FIRST_EXCEPTION)
@@ -111,29 +119,51 @@ def contract_of(settings: ServerSettings) -> Contract:
 
 def build_app(
     prepared: Prepared, settings: ServerSettings, client: EngineClient, ring: KeyRing | None = None
-) -> Starlette:
+) -> tuple[Service, Starlette]:
     """Everything between HTTP and the engine's client."""
     import quire.cli.listen  # noqa: F401 - imported here because here there is time for it
-    from quire.model_spec import read_generation_defaults
     from quire.server.app import create_app
+
+    service = build_service(prepared, settings, client, ring)
+    return service, create_app(service)
+
+
+def describe_service(service: Service) -> list[str]:
+    """What every request's text goes through, and what it gets where it asks for nothing, as a person reads it."""
+    from quire.request import SamplingParams
+
+    params = replace(SamplingParams(max_tokens=None), **service.defaults.as_params())
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
+    chosen = ", ".join([f"{name} {value:g}" for name in names if (value := getattr(params, name)) is not None])
+    digest = f"sha256 {service.template.digest[:16]}" if service.template.digest else "none"
+    return [f"template {digest}, {service.spoken.describe()}", f"defaults {chosen}"]
+
+
+def build_service(
+    prepared: Prepared, settings: ServerSettings, client: EngineClient, ring: KeyRing | None = None
+) -> Service:
+    """What the routes need; `client` may still be starting."""
+    from quire.model_spec import read_generation_defaults
     from quire.server.service import Service
+    from quire.server.speech import Spoken
     from quire.text.template import ChatTemplate
     from quire.text.tokenizer import Tokenizer
 
-    return create_app(
-        Service(
-            client=client,
-            tokenizer=Tokenizer.from_folder(prepared.folder),
-            template=ChatTemplate.from_folder(prepared.folder, settings.chat_template, now=datetime.now),
-            plan=prepared.plan,
-            spec=prepared.spec,
-            settings=settings,
-            names=settings.served_model_name or (prepared.name,),
-            version=__version__,
-            created=int(time.time()),
-            keys=ring,
-            defaults=read_generation_defaults(prepared.folder),
-        )
+    tokenizer = Tokenizer.from_folder(prepared.folder)
+    template = ChatTemplate.from_folder(prepared.folder, settings.chat_template, now=datetime.now)
+    return Service(
+        client=client,
+        tokenizer=tokenizer,
+        template=template,
+        plan=prepared.plan,
+        spec=prepared.spec,
+        spoken=Spoken.of(template, tokenizer, settings.tool_format, settings.reasoning_format),
+        settings=settings,
+        names=settings.served_model_name or (prepared.name,),
+        version=__version__,
+        created=int(time.time()),
+        keys=ring,
+        defaults=read_generation_defaults(prepared.folder),
     )
 
 

@@ -10,9 +10,12 @@ from typing import Protocol, cast
 
 from msgspec import UNSET, UnsetType
 
+from quire.errors import InternalError
+from quire.request import Finish
 from quire.server.generation import Piece
 from quire.server.logprobs import TokenNames, chat_logprobs, text_logprobs
 from quire.server.shapes import (
+    CallDelta,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -21,13 +24,19 @@ from quire.server.shapes import (
     ChatLogprobs,
     ChatMessage,
     Chunk,
+    Function,
+    FunctionDelta,
     TextChoice,
     TextCompletion,
     TextLogprobs,
+    ToolCall,
     Usage,
     Whole,
 )
 from quire.server.translate import Job, ReplyPlan
+from quire.text.formats.said import CallPart, Content, Said, Thought
+
+CALLED = "tool_calls"  # the finish reason of an answer that ended by itself and holds calls
 
 
 class Writer(Protocol):
@@ -66,10 +75,10 @@ class ChatWriter:
             prompt_ids = UNSET if self._begun else self._prompt_ids
             self._begun.add(piece.choice)
             told.append(self._chunk(ChatChunkChoice(piece.choice, ChatDelta("assistant", "")), usage, prompt_ids))
-        if piece.text or piece.tokens or (self._plan.token_ids and piece.ids):
-            told.append(self._chunk(self._text(piece), usage))
+        told += [self._chunk(choice, usage) for choice in self._news(piece)]
         if piece.finish is not None:
-            told.append(self._chunk(ChatChunkChoice(piece.choice, ChatDelta(), None, piece.finish.value), usage))
+            finish = CALLED if piece.has_calls and piece.finish is Finish.STOP else piece.finish.value
+            told.append(self._chunk(ChatChunkChoice(piece.choice, ChatDelta(), None, finish), usage))
         return told
 
     def usage_chunk(self, usage: Usage) -> ChatChunk:
@@ -94,12 +103,32 @@ class ChatWriter:
             prompt_token_ids=self._prompt_ids,
         )
 
-    def _text(self, piece: Piece) -> ChatChunkChoice:
+    def _news(self, piece: Piece) -> list[ChatChunkChoice]:
+        """What `piece` adds; its tokens go with the first of it."""
         plan = self._plan
+        deltas = [self._delta(said, piece.choice) for said in piece.said]
+        if not deltas and (piece.text or piece.tokens or (plan.token_ids and piece.ids)):
+            deltas = [ChatDelta(content=piece.text)]
+        if not deltas:
+            return []
         logprobs = None if plan.num_top is None else chat_logprobs(self._names, piece.tokens, plan.num_top)
-        return ChatChunkChoice(
-            piece.choice, ChatDelta(content=piece.text), logprobs, None, piece.ids if plan.token_ids else UNSET
-        )
+        first = ChatChunkChoice(piece.choice, deltas[0], logprobs, None, piece.ids if plan.token_ids else UNSET)
+        return [first, *(ChatChunkChoice(piece.choice, delta) for delta in deltas[1:])]
+
+    def _delta(self, said: Said, choice: int) -> ChatDelta:
+        match said:
+            case Content(text):
+                return ChatDelta(content=text)
+            case Thought(text):
+                return ChatDelta(reasoning_content=text, reasoning=text)
+            case CallPart(index, arguments, ""):
+                return ChatDelta(tool_calls=(CallDelta(index, FunctionDelta(arguments)),))
+        speech = self._plan.speech
+        if speech is None:
+            raise InternalError("a call was told in an answer that is all content")
+        call_id = speech.call_id(self._plan.id, choice, said.index, said.name, said.id)
+        function = FunctionDelta(said.arguments, said.name)
+        return ChatDelta(tool_calls=(CallDelta(said.index, function, call_id, "function"),))
 
     def _chunk(
         self,
@@ -171,17 +200,38 @@ class TextWriter:
 
 
 def _chat_choice(plan: ReplyPlan, index: int, news: Sequence[ChatChunkChoice]) -> ChatChoice:
-    content = "".join([each.delta.content for each in news if each.delta.content is not UNSET])
     logprobs = [entry for each in news if each.logprobs is not None for entry in each.logprobs.content]
     return ChatChoice(
         index,
-        ChatMessage("assistant", content),
+        _message([each.delta for each in news]),
         None if plan.num_top is None else ChatLogprobs(logprobs),
         news[-1].finish_reason,
         [token for each in news if each.token_ids is not UNSET for token in each.token_ids]
         if plan.token_ids
         else UNSET,
     )
+
+
+def _message(deltas: Sequence[ChatDelta]) -> ChatMessage:
+    content = "".join([each.content for each in deltas if each.content is not UNSET])
+    thoughts = [each.reasoning for each in deltas if each.reasoning is not UNSET]
+    thought = "".join(thoughts) if thoughts else UNSET
+    parts = [call for each in deltas if each.tool_calls is not UNSET for call in each.tool_calls]
+    if not parts:
+        return ChatMessage("assistant", content, reasoning_content=thought, reasoning=thought)
+    return ChatMessage("assistant", content or None, None, thought, thought, _calls(parts))
+
+
+def _calls(parts: Sequence[CallDelta]) -> list[ToolCall]:
+    """Each begins with its name and id; the arguments are all that was added."""
+    arguments: dict[int, list[str]] = {}
+    for part in parts:
+        arguments.setdefault(part.index, []).append(part.function.arguments)
+    return [
+        ToolCall(part.id, Function(part.function.name, "".join(arguments[part.index])))
+        for part in parts
+        if part.id is not UNSET and part.function.name is not UNSET
+    ]
 
 
 def _text_choice(plan: ReplyPlan, index: int, news: Sequence[TextChoice]) -> TextChoice:

@@ -35,12 +35,11 @@ class Guard:
 INERT = frozenset(
     {
         "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
-        "prediction", "parallel_tool_calls", "request_id", "include_reasoning",
+        "prediction", "request_id",
     }
 )  # fmt: skip
 
 STRUCTURED = "Output constrained by a schema or grammar is not implemented; describe the format in the prompt."
-NO_TOOLS = "Describe the tools in the system message; the model's answer comes back as text."
 NO_MEDIA = "Only text goes in and out."
 TEMPLATES = "Templates come from the model's folder or --chat-template, never from a request."
 
@@ -71,19 +70,15 @@ SHARED: Mapping[str, Guard] = {
 CHAT: Mapping[str, Guard] = {
     **SHARED,
     "best_of": Guard((1,), "Use n."),
-    "tools": Guard(([],), NO_TOOLS),
-    "tool_choice": Guard(("none", "auto"), NO_TOOLS),
-    "functions": Guard(([],), NO_TOOLS),
-    "function_call": Guard(("none", "auto"), NO_TOOLS),
+    "functions": Guard(([],), "Use tools."),
+    "function_call": Guard(("none", "auto"), "Use tool_choice."),
     "modalities": Guard((["text"],), NO_MEDIA),
     "audio": Guard((), NO_MEDIA),
     "web_search_options": Guard((), "The server fetches nothing."),
-    "reasoning_effort": Guard(("none", "medium")),
     "verbosity": Guard(("medium",)),
     "chat_template": Guard((), TEMPLATES),
     "documents": Guard(([],), "Put documents into a message."),
     "add_special_tokens": Guard((False,), "The chat template writes the special tokens."),
-    "thinking_token_budget": Guard(()),
     "echo": Guard((False,), "Use /v1/completions."),
     "suffix": Guard(("",)),
 }
@@ -93,7 +88,7 @@ COMPLETIONS: Mapping[str, Guard] = {
     "prompt_embeds": Guard((), NO_MEDIA),
 }
 TOKENIZE: Mapping[str, Guard] = {
-    "tools": Guard(([],), NO_TOOLS),
+    "tools": Guard(([],), "Tools go with messages."),
     "chat_template": Guard((), TEMPLATES),
     "mm_processor_kwargs": Guard(({},), NO_MEDIA),
 }

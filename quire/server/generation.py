@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 
 from quire.errors import EngineDead, GenerationFailed
 from quire.request import Finish, Request
+from quire.server.hearing import Hearing
+from quire.server.speech import Speech
 from quire.step import Delta, TokenLogprob
 from quire.text.detokenizer import Detokenizer
+from quire.text.formats.said import Said
 from quire.text.sample_text import SampleText
 from quire.text.tokenizer import Tokenizer
 
@@ -26,13 +29,19 @@ class ToldToken:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one choice gained. `tokens` are filled only where logprobs are told; `ids` count, shown or not."""
+    """What one choice gained. `tokens` are filled only where logprobs are told; `ids` count, shown or not.
+
+    Where an answer's parts are told apart, `said` holds them in place of `text`, and `has_calls` says whether there
+    was any call until now.
+    """
 
     choice: int
     text: str = ""
     ids: tuple[int, ...] = ()
     tokens: tuple[ToldToken, ...] = ()
     finish: Finish | None = None
+    said: tuple[Said, ...] = ()
+    has_calls: bool = False
 
 
 @dataclass(slots=True)
@@ -48,9 +57,11 @@ class Generation:
     first_choice: int = 0
     echo: str | None = None
     prompt_only: bool = False
+    speech: Speech | None = None
     num_cached: int = 0
     num_tokens: int = 0
     _texts: list[SampleText] = field(default_factory=list)
+    _hearings: list[Hearing] = field(default_factory=list)
     _running: set[int] = field(default_factory=set)
     _prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     _held: list[Delta] = field(default_factory=list)
@@ -67,9 +78,17 @@ class Generation:
                 include_stop=params.include_stop_str_in_output,
                 skip_special_tokens=params.skip_special_tokens,
                 min_tokens=params.min_tokens,
+                shown=frozenset() if self.speech is None else self.speech.shown,
             )
             for _ in range(params.n)
         ]
+        if self.speech is not None:
+            self._hearings = [Hearing(self.speech) for _ in range(params.n)]
+
+    @property
+    def num_thought(self) -> int:
+        """Tokens that were reasoning."""
+        return sum([hearing.num_thought for hearing in self._hearings])
 
     @property
     def is_done(self) -> bool:
@@ -108,27 +127,38 @@ class Generation:
         if self.prompt_only:
             self._running.discard(delta.index)
             return Piece(self.first_choice + delta.index, echo_text, (), echo_tokens, Finish.LENGTH)
-        text, tokens = self._read(sample, delta)
-        finish = Finish.STOP if sample.stopped is not None else delta.finish
+        hearing = self._hearings[delta.index] if self._hearings else None
+        text, tokens = self._read(sample, hearing, delta)
+        is_over = sample.stopped is not None or (hearing is not None and hearing.is_over)
+        finish = Finish.STOP if is_over else delta.finish
         if finish is not None:
             self._running.discard(delta.index)
         self.num_tokens += len(tokens)
         told = echo_tokens + tokens if self.request.params.logprobs is not None else ()
         ids = tuple([token.id for token in tokens])
-        return Piece(self.first_choice + delta.index, echo_text + text, ids, told, finish)
+        choice = self.first_choice + delta.index
+        if hearing is None:
+            return Piece(choice, echo_text + text, ids, told, finish)
+        if finish is not None:
+            hearing.end()
+        return Piece(choice, "", ids, told, finish, hearing.news(), hearing.has_calls)
 
-    def _read(self, sample: SampleText, delta: Delta) -> tuple[str, tuple[ToldToken, ...]]:
-        """The text that `delta` adds, and its tokens up to a stop string."""
+    def _read(self, sample: SampleText, hearing: Hearing | None, delta: Delta) -> tuple[str, tuple[ToldToken, ...]]:
+        """The text that `delta` adds, and its tokens up to a stop string or the one call. What is heard has no text."""
         shown: list[str] = []
         told: list[ToldToken] = []
         base = len(self.echo or "")
         for place, token in enumerate(delta.tokens):
-            if sample.stopped is not None:
+            if sample.stopped is not None or (hearing is not None and hearing.is_over):
                 break
             told.append(ToldToken(token, base + sample.num_characters, _at(delta.logprobs, place)))
             shown.append(sample.push([token], hidden=int(self._is_hidden(delta, place))))
+            if hearing is not None:
+                hearing.take(shown.pop())
         if delta.finish is not None:
             shown.append(sample.push([], ended=True))
+            if hearing is not None:
+                hearing.take(shown.pop())
         return "".join(shown), tuple(told)
 
     def _is_hidden(self, delta: Delta, place: int) -> bool:

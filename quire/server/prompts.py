@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.errors import RequestError
+from quire.server.calling import Calling
 from quire.server.messages import read_messages
 from quire.server.schema import ChatFields
 from quire.server.service import Service
 
 MAX_PROMPTS = 256
+TOOL_CHARACTERS = 512  # a tool's schema, roughly
 MESSAGE_CHARACTERS = 64  # what reading a message costs besides its text, in characters of it
 
 
@@ -53,10 +55,11 @@ async def encode_prompt(service: Service, prompt: str | list[int], add_special_t
     return Prompt(tuple(prompt))
 
 
-async def encode_chat(service: Service, body: ChatFields, add_special_tokens: bool = False) -> Prompt:
-    """Ids of rendered messages; the template has written the special tokens."""
-    size = sum(_size(message.get("content")) for message in body.messages)
-    return await service.aside(size, _read_and_encode, service, body, add_special_tokens)
+async def encode_chat(service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool = False) -> Prompt:
+    """Ids of rendered messages and tools; the template has written the special tokens."""
+    service.spoken.check(calling)
+    size = sum(_size(message.get("content")) for message in body.messages) + TOOL_CHARACTERS * len(calling.shown or ())
+    return await service.aside(size, _read_and_encode, service, body, calling, add_special_tokens)
 
 
 async def token_texts(service: Service, ids: Sequence[int]) -> list[str]:
@@ -71,15 +74,16 @@ def check_ids(ids: Sequence[int], vocab_size: int, param: str) -> None:
         raise RequestError("a token id is out of range", got=outside, allowed=f"0 to {vocab_size - 1}", param=param)
 
 
-def _read_and_encode(service: Service, body: ChatFields, add_special_tokens: bool) -> Prompt:
+def _read_and_encode(service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool) -> Prompt:
     messages = read_messages(body.messages, service.settings.unknown_fields == "warn")
-    text = _render(service, body, messages)
+    text = _render(service, body, calling, messages)
     return Prompt(tuple(service.tokenizer.encode(text, add_special_tokens, "messages")), text)
 
 
-def _render(service: Service, body: ChatFields, messages: list[dict[str, Any]]) -> str:
+def _render(service: Service, body: ChatFields, calling: Calling, messages: list[dict[str, Any]]) -> str:
     opens_answer = body.add_generation_prompt and not body.continue_final_message
-    text = service.template.render(messages, add_generation_prompt=opens_answer, kwargs=body.chat_template_kwargs)
+    kwargs = {**service.spoken.template_kwargs(body.reasoning_effort), **(body.chat_template_kwargs or {})}
+    text = service.template.render(messages, tools=calling.shown, add_generation_prompt=opens_answer, kwargs=kwargs)
     return _cut_after_last(text, messages) if body.continue_final_message else text
 
 

@@ -15,9 +15,11 @@ from quire.errors import EngineDead, RequestError
 from quire.observe.metrics import CONTENT_TYPE
 from quire.server import schema
 from quire.server.access import read_body
+from quire.server.calling import read_calling
 from quire.server.json_body import parse_object
 from quire.server.prompts import check_ids, encode_chat, encode_prompt, token_texts
 from quire.server.record import record_of
+from quire.server.rendering import rendered
 from quire.server.reply import Reply
 from quire.server.service import Service
 from quire.server.terms import Terms, terms_of
@@ -49,6 +51,22 @@ async def chat(service: Service, request: Request) -> Response:
     return Reply(service, lambda visit: chat_job(service, body, visit, terms))
 
 
+async def render_chat(service: Service, request: Request) -> Response:
+    """POST /v1/chat/completions/render: what the same body sent to /v1/chat/completions would compute, computed not."""
+    body = schema.read(schema.ChatBody, await _values(request), _warns(service))
+    terms = _terms(service, request)
+    with service.door.visit() as visit:
+        return _json(rendered(service, await chat_job(service, body, visit, terms)))
+
+
+async def render_completion(service: Service, request: Request) -> Response:
+    """POST /v1/completions/render: the same for /v1/completions."""
+    body = schema.read(schema.CompletionBody, await _values(request), _warns(service))
+    terms = _terms(service, request)
+    with service.door.visit() as visit:
+        return _json(rendered(service, await completion_job(service, body, visit, terms)))
+
+
 async def complete(service: Service, request: Request) -> Response:
     """POST /v1/completions."""
     body = schema.read(schema.CompletionBody, await _values(request), _warns(service))
@@ -63,7 +81,8 @@ async def tokenize(service: Service, request: Request) -> Response:
     if isinstance(body, schema.TokenizeBody):
         prompt = await encode_prompt(service, body.prompt, body.add_special_tokens)
     else:
-        prompt = await encode_chat(service, body, body.add_special_tokens)
+        calling = read_calling(body.tools, body.tool_choice, True, _warns(service))
+        prompt = await encode_chat(service, body, calling, body.add_special_tokens)
     texts = await token_texts(service, prompt.ids) if body.return_token_strs else None
     return _json(
         {

@@ -103,6 +103,9 @@ class ChatFields(Body):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(_kwargs)] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    reasoning_effort: str | None = None
 
 
 class ChatBody(ChatFields, GenerationBody):
@@ -111,6 +114,9 @@ class ChatBody(ChatFields, GenerationBody):
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: int = 0
+    parallel_tool_calls: bool = True
+    include_reasoning: bool = True
+    thinking_token_budget: int | None = None
 
 
 class CompletionBody(GenerationBody):

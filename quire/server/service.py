@@ -20,6 +20,7 @@ from quire.model_spec import GenerationDefaults, ModelSpec
 from quire.observe.metrics import Metrics
 from quire.plan import Plan
 from quire.server.door import Door
+from quire.server.speech import Spoken
 from quire.settings import ServerSettings
 from quire.tenancy.keys import KeyRing
 from quire.text.template import ChatTemplate
@@ -63,6 +64,7 @@ class Service:
     names: tuple[str, ...]
     version: str
     keys: KeyRing | None = None
+    spoken: Spoken = field(default_factory=Spoken)
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     metrics: Metrics = field(default_factory=Metrics)
     door: Door = field(default_factory=Door)

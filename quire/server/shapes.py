@@ -17,6 +17,12 @@ class PromptDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
+class OutputDetails(msgspec.Struct, frozen=True):
+    """Part of `Usage`, where the model reasons."""
+
+    reasoning_tokens: int
+
+
 class Usage(msgspec.Struct, frozen=True):
     """Tokens of one request; the token that ended a sample counts."""
 
@@ -24,6 +30,7 @@ class Usage(msgspec.Struct, frozen=True):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptDetails
+    completion_tokens_details: OutputDetails | UnsetType = UNSET
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -50,11 +57,30 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
+class FunctionDelta(msgspec.Struct, frozen=True):
+    """What a chunk adds to a call: its name once, then pieces of its arguments."""
+
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class CallDelta(msgspec.Struct, frozen=True):
+    """News of one call; id and type come once, with the name."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+
+
 class ChatDelta(msgspec.Struct, frozen=True):
-    """What a chunk adds to a message."""
+    """What a chunk adds to a message. Reasoning goes by both names that clients read."""
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: tuple[CallDelta, ...] | UnsetType = UNSET
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True):
@@ -81,12 +107,30 @@ class ChatChunk(msgspec.Struct, frozen=True):
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
 
 
+class Function(msgspec.Struct, frozen=True):
+    """What is called; `arguments` is JSON text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct, frozen=True):
+    """One whole call."""
+
+    id: str
+    function: Function
+    type: str = "function"
+
+
 class ChatMessage(msgspec.Struct, frozen=True):
-    """The whole message."""
+    """The whole message; `content` is null where there are calls and nothing else."""
 
     role: str
-    content: str
+    content: str | None
     refusal: None = None
+    reasoning_content: str | UnsetType = UNSET
+    reasoning: str | UnsetType = UNSET
+    tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True):

@@ -11,10 +11,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import cast
 
+from msgspec import UNSET, UnsetType
+
 from quire.engine.client import EngineClient
 from quire.server.generation import Generation, Piece
 from quire.server.service import Service
-from quire.server.shapes import PromptDetails, Usage
+from quire.server.shapes import OutputDetails, PromptDetails, Usage
 from quire.server.translate import Job, all_prompt_ids
 from quire.step import Delta
 
@@ -34,7 +36,11 @@ class Progress:
         num_prompt = all_prompt_ids(self.job.requests)
         num_output = sum(generation.num_tokens for generation in self.generations)
         num_cached = sum(generation.num_cached for generation in self.generations)
-        return Usage(num_prompt, num_output, num_prompt + num_output, PromptDetails(num_cached))
+        speech = self.job.plan.speech
+        details: OutputDetails | UnsetType = UNSET
+        if speech is not None and speech.form.has_reasoning:
+            details = OutputDetails(sum(generation.num_thought for generation in self.generations))
+        return Usage(num_prompt, num_output, num_prompt + num_output, PromptDetails(num_cached), details)
 
 
 def open_progress(service: Service, job: Job) -> Progress:
@@ -49,6 +55,7 @@ def open_progress(service: Service, job: Job) -> Progress:
                 first_choice=number * plan.n,
                 echo=None if plan.echoes is None else plan.echoes[number],
                 prompt_only=plan.prompt_only,
+                speech=plan.speech,
             )
             for number, request in enumerate(job.requests)
         ),

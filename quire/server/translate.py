@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
 from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Request, SamplingParams
 from quire.server import fields
+from quire.server.calling import read_calling
 from quire.server.door import Visit
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
 from quire.server.schema import (
@@ -26,6 +27,7 @@ from quire.server.schema import (
     stream_usage,
 )
 from quire.server.service import Service
+from quire.server.speech import Speech
 from quire.server.terms import Terms
 
 MAX_CHOICES = 1024
@@ -38,7 +40,8 @@ class ReplyPlan:
     was used, where one was asked for.
 
     `num_top` is how many likeliest tokens stand beside each token, None without logprobs. With `prompt_only` the
-    answer is the echo alone (max_tokens=0). Choice i*n + j is sample j of prompt i.
+    answer is the echo alone (max_tokens=0). Choice i*n + j is sample j of prompt i. `speech` tells content,
+    reasoning and calls apart; None where all is content.
     """
 
     kind: Literal["chat", "completion"]
@@ -55,14 +58,16 @@ class ReplyPlan:
     tokens_as_ids: bool = False
     fingerprint: str | None = None
     service_tier: Literal["default", "flex"] | UnsetType = UNSET
+    speech: Speech | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One HTTP request's work: its engine requests (one a prompt) and the plan of its answer."""
+    """One HTTP request's work: its engine requests (one a prompt), the plan of its answer, and the prompts' texts."""
 
     requests: tuple[Request, ...]
     plan: ReplyPlan
+    texts: tuple[str | None, ...] = ()
 
 
 async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms) -> Job:
@@ -71,15 +76,20 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
     num_top = _chat_logprobs(body)
     _check_turn(service, body, terms)
     params = _sampling(service, body, num_top)
+    calling = read_calling(
+        body.tools, body.tool_choice, body.parallel_tool_calls, service.settings.unknown_fields == "warn"
+    )
     visit.ask(1, service.max_inside)
-    prompt = await encode_chat(service, body)
+    prompt = await encode_chat(service, body, calling)
+    speech = service.spoken.speech(calling, prompt.text or "", body.thinking_token_budget, body.include_reasoning)
     name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     room = _room(service, prompt, "messages")
     default = min(room, service.defaults.max_new_tokens or room)
     params = _with_max_tokens(params, default if asked is None else asked, name)
     request = _request(service, plan, body, prompt, params, terms, 0, name)
-    return Job((request,), replace(plan, num_top=num_top))
+    _check_constraint(speech, body)
+    return Job((request,), replace(plan, num_top=num_top, speech=None if speech.is_plain else speech), (prompt.text,))
 
 
 async def completion_job(service: Service, body: CompletionBody, visit: Visit, terms: Terms) -> Job:
@@ -100,7 +110,19 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
         params = replace(params, prompt_logprobs=body.logprobs)
     requests = [_completion(service, plan, body, prompt, params, terms, i) for i, prompt in enumerate(encoded)]
     echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
-    return Job(tuple(requests), replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only))
+    plan = replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only)
+    return Job(tuple(requests), plan, tuple(prompt.text for prompt in encoded))
+
+
+def _check_constraint(speech: Speech, body: ChatBody) -> None:
+    """Refuse what only a constrained answer can promise."""
+    if speech.grammar is None:
+        return
+    for name in ("thinking_token_budget", "tool_choice"):
+        if getattr(body, name) not in (None, "auto"):
+            raise UnsupportedField(
+                f"{name} needs constrained answers, which are not implemented", got=getattr(body, name), param=name
+            )
 
 
 def _completion(

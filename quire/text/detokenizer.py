@@ -34,9 +34,16 @@ class Detokenizer:
     prompt to answer are judged from the prompt's unfinished character on.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), skip_special_tokens: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: Sequence[int] = (),
+        skip_special_tokens: bool = True,
+        shown: frozenset[int] = frozenset(),
+    ) -> None:
+        """`shown`: special tokens that are never skipped."""
         self._tokenizer = tokenizer
-        self._skip = tokenizer.special_ids if skip_special_tokens else frozenset()
+        self._skip = tokenizer.special_ids - shown if skip_special_tokens else frozenset()
         self._chain = tokenizer.new_chain()
         self._num_chars = 0
         self._any_piece = False

@@ -29,8 +29,10 @@ class SampleText:
         include_stop: bool = False,
         skip_special_tokens: bool = True,
         min_tokens: int = 0,
+        shown: frozenset[int] = frozenset(),
     ) -> None:
-        self._detokenizer = Detokenizer(tokenizer, prompt_ids, skip_special_tokens)
+        """`shown`: special tokens that are never skipped."""
+        self._detokenizer = Detokenizer(tokenizer, prompt_ids, skip_special_tokens, shown)
         self._stops = StopStrings(stops, include_stop)
         self.stopped: str | None = None
         self.num_tokens = 0

@@ -18,6 +18,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.visitor
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError
@@ -153,6 +154,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             node.body.insert(0, nodes.ExprStmt(step, lineno=node.lineno))  # type: ignore[attr-defined]
         tree = _Hooked(extension).visit(tree)
         return self.from_string(tree.set_environment(self))
+
+    def reads(self, source: str) -> frozenset[str]:
+        """Names that a template looks up outside itself."""
+        return frozenset(jinja2.meta.find_undeclared_variables(self.parse(source)))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Arithmetic that can make something huge out of something small is sized before or after."""

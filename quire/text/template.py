@@ -33,6 +33,7 @@ class ChatTemplate:
     """A model's chat templates, compiled once; `default` for talk, `tool_use` where a model has one of its own.
 
     digest: SHA-256 (hex) of the template text ("" when there is none); of all names and texts when there are several.
+    variables: names that the templates read and do not set, `chat_template_kwargs` among them.
     takes_parts, takes_text: roles whose content the template reads as a list of parts, and as a string. They are
     found by rendering a short conversation both ways, once: content is passed as parts only where that reads the same.
     """
@@ -44,6 +45,7 @@ class ChatTemplate:
         self._lock = threading.Lock()
         self._templates = {name: self._compile(name, source) for name, source in sources.items()}
         self.digest = _digest(sources)
+        self.variables = frozenset().union(*(self._environment.reads(source) for source in sources.values()))
         self.takes_parts = frozenset(role for role in ROLES if self._reads(role, as_parts=True))
         self.takes_text = frozenset(role for role in ROLES if self._reads(role, as_parts=False))
 

@@ -56,7 +56,8 @@ class Tokenizer:
         """Ids of `text`; special tokens spelled out in it count as such, as in transformers.
 
         RequestError (naming `param`) for a lone surrogate. Text rendered by a chat template wants
-        `add_special_tokens=False`: the template has written its own BOS.
+        `add_special_tokens=False`: the template has written its own BOS. A text that has one and would get a second
+        is refused: no model was trained on that.
         """
         try:
             text.encode("utf-8")
@@ -65,6 +66,8 @@ class Tokenizer:
             what = "the text holds a lone surrogate"
             raise RequestError(what, got=got, allowed="Unicode text", param=param) from None
         ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
+        if add_special_tokens and self.bos_id is not None and ids[:2] == [self.bos_id] * 2:
+            self._check_bos(text, param)
         return ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
@@ -99,6 +102,17 @@ class Tokenizer:
     def new_chain(self) -> DecoderChain:
         """A decoder at the start of a text, for one stream; UnsupportedModel when its steps cannot be streamed."""
         return build_chain(self._decoder_spec, self._clean_up)
+
+    def _check_bos(self, text: str, param: str) -> None:
+        """Two BOS at the start are an error where the text did not hold both."""
+        own: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        if own[:2] != [self.bos_id] * 2:
+            raise RequestError(
+                "the text begins with the BOS token, and encoding adds another",
+                got=text[:32],
+                hint="Leave it out, or send add_special_tokens=false.",
+                param=param,
+            )
 
     def _named_id(self, name: str, config: Mapping[str, Any]) -> int | None:
         """The token that the tokenizer's files name, else the (first) id that config.json gives."""

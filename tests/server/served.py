@@ -32,6 +32,7 @@ from quire.runner.fake import FakeRunner
 from quire.server.app import create_app
 from quire.server.serve import uvicorn_config
 from quire.server.service import Service
+from quire.server.speech import Spoken
 from quire.settings import EngineSettings, ServerSettings
 from quire.step import Draw, Step, StepResult
 from quire.tenancy.keys import KeyRing
@@ -40,7 +41,8 @@ from quire.text.tokenizer import Tokenizer
 
 BUNDLED = Path(quire.__file__).parent / "bundled"
 TOKENIZER = Tokenizer.from_folder(BUNDLED)
-TEMPLATE = ChatTemplate.from_folder(BUNDLED, now=datetime.now)
+NOW = datetime.now
+TEMPLATE = ChatTemplate.from_folder(BUNDLED, now=NOW)
 SPEC = read_model_spec(BUNDLED)
 EOS = SPEC.eos_ids[0]
 MACHINE = Hardware("test", 2, 8 * 2**30, 8 * 2**30)
@@ -100,7 +102,13 @@ class Answer:
 class Served:
     """One server. `post`, `get` and `call` go through ASGI, `url` through a real socket."""
 
-    def __init__(self, choose: Any = None, engine: EngineSettings | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        choose: Any = None,
+        engine: EngineSettings | None = None,
+        template: ChatTemplate = TEMPLATE,
+        **settings: Any,
+    ) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
@@ -115,9 +123,10 @@ class Served:
         self.service = Service(
             client=self.client,
             tokenizer=TOKENIZER,
-            template=TEMPLATE,
+            template=template,
             plan=self.plan,
             spec=SPEC,
+            spoken=Spoken.of(template, TOKENIZER, given.tool_format, given.reasoning_format),
             settings=given,
             keys=None if given.api_keys is None else KeyRing(Path(given.api_keys)),
             names=("bundled", "org/other-name"),

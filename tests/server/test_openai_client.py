@@ -108,3 +108,57 @@ def test_a_key_and_many_at_once() -> None:
         assert asyncio.run(ask("sk-one", 40)) == [TEXT] * 40
         with pytest.raises(openai.AuthenticationError):
             asyncio.run(ask("sk-two", 1))
+
+
+CALL = '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Bern"}}\n</tool_call>'
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather at a place",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def calling() -> Iterator[openai.OpenAI]:
+    """Calls a tool, whatever is asked."""
+    with (
+        served(says(f"One moment.\n{CALL}\n{CALL}")) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="unused", max_retries=0, timeout=20) as made,
+    ):
+        yield made
+
+
+def test_tools(calling: openai.OpenAI) -> None:
+    asked = [{"role": "user", "content": "Weather in Bern?"}]
+    answer = calling.chat.completions.create(model="default", messages=asked, tools=[TOOL])
+    message = answer.choices[0].message
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert [call.function.name for call in message.tool_calls] == ["get_weather"] * 2
+    told = [{"role": "tool", "tool_call_id": call.id, "content": "sunny"} for call in message.tool_calls]
+    again = calling.chat.completions.create(model="default", messages=[*asked, message, *told], tools=[TOOL])
+    assert again.choices[0].message.content == "One moment."
+
+
+def test_the_stream_helper_and_parse_put_calls_together(calling: openai.OpenAI) -> None:
+    pydantic = pytest.importorskip("pydantic")
+    weather = pydantic.create_model("get_weather", city=(str, ...))
+    asked = {"model": "default", "messages": [{"role": "user", "content": "Weather?"}]}
+    tools = [openai.pydantic_function_tool(weather)]
+    with calling.chat.completions.stream(**asked, tools=tools) as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_completion().choices[0]
+    assert kinds.count("tool_calls.function.arguments.done") == 2
+    assert "tool_calls.function.arguments.delta" in kinds
+    parsed = calling.chat.completions.parse(**asked, tools=tools).choices[0]
+    for choice in (final, parsed):
+        assert choice.message.content == "One moment."
+        assert [call.function.parsed_arguments.city for call in choice.message.tool_calls] == ["Bern"] * 2

@@ -169,8 +169,7 @@ def test_completion_fields_that_ask_for_nothing_are_accepted(rambler: Served, fi
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("tools", [{"type": "function", "function": {"name": "f"}}]), ("tool_choice", "required"),
-        ("tool_choice", {"type": "function", "function": {"name": "f"}}), ("functions", [{"name": "f"}]),
+        ("functions", [{"name": "f"}]), ("function_call", {"name": "f"}),
         ("response_format", {"type": "json_object"}), ("response_format", {"type": "json_schema", "json_schema": {}}),
         ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}), ("guided_json", {}), ("guided_regex", "a"),
         ("structured_outputs", {"json": {}}), ("logits_processors", ["x"]), ("reasoning_effort", "high"),
@@ -192,7 +191,7 @@ def test_unknown_fields_name_the_nearest(rambler: Served) -> None:
 def test_unknown_fields_may_be_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with served(unknown_fields="warn") as server:
         assert server.chat(temprature=1, max_tokens=1).status == 200
-        refused(server.chat(tools=[{}]), "tools", UNSUPPORTED)
+        refused(server.chat(functions=[{}]), "functions", UNSUPPORTED)
         refused(server.chat(temperature=3), "temperature")
     assert any(getattr(record, "fields", {}).get("field") == "temprature" for record in caplog.records)
 
