@@ -3,12 +3,14 @@
     required    reasoning?  calls                        nothing but calls, and reasoning before them
     auto        text (call text)*                        free text; a call that is begun is one of a tool's
     budget      at most so many tokens of reasoning      then its end is the only token left
+    content     reasoning?  (calls | content)            what is neither reasoning nor a call is of another grammar
 
 Knows: descriptions and tools' schemas. Does not know: how grammars are compiled, sampling, requests.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -32,17 +34,27 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of an answer. budget: most tokens of reasoning. is_many: more calls than one may come."""
+    """What is asked of an answer. budget: most tokens of reasoning. is_many: more calls than one may come.
+
+    content: the grammar that content must be of, as llguidance takes it: Lark, or JSON with "grammars".
+    """
 
     tools: Sequence[Tool] = ()
     choice: Literal["auto", "required"] = "auto"
     is_many: bool = True
     budget: int | None = None
+    content: str | None = None
 
     @property
     def constrains(self) -> bool:
         """Whether anything is asked that an unconstrained answer might not do."""
-        return self.choice == "required" or self.budget is not None or any(tool.strict for tool in self.tools)
+        held = self.budget is not None or self.content is not None
+        return held or self.choice == "required" or any(tool.strict for tool in self.tools)
+
+    @property
+    def free(self) -> str:
+        """The right side for content."""
+        return "ANY" if self.content is None else "@content"
 
 
 def constraint(
@@ -58,9 +70,18 @@ def constraint(
         return None
     rules = Rules(special)
     if form.channels is not None:
-        return rules.whole(_messages(rules, form.channels, asked, close))
-    answer = _calls_or_text(rules, form, asked, in_thought)
-    return rules.whole(f"{_reasoning(rules, form, asked, close, in_thought)} {answer}")
+        start = _messages(rules, form.channels, asked, close)
+    else:
+        answer = _calls_or_text(rules, form, asked, in_thought)
+        start = f"{_reasoning(rules, form, asked, close, in_thought)} {answer}"
+    whole = rules.whole(start)
+    return whole if asked.content is None else _together(whole, asked.content)
+
+
+def _together(whole: str, content: str) -> str:
+    """Both grammars in llguidance's JSON, in which the first refers to the other by name."""
+    parts = json.loads(content)["grammars"] if content.startswith("{") else [{"lark_grammar": content}]
+    return json.dumps({"grammars": [{"lark_grammar": whole}, {**parts[0], "name": "content"}, *parts[1:]]})
 
 
 def _reasoning(rules: Rules, form: Format, asked: Asked, close: int | None, in_thought: bool) -> str:
@@ -82,8 +103,8 @@ def _at_most(budget: int, close: int) -> str:
 def _plain(rules: Rules, form: Format, asked: Asked, in_thought: bool) -> str:
     """Free text. Under a budget it may not begin with the mark that opens reasoning."""
     mark = form.reasoning
-    if asked.budget is None or mark is None or in_thought or rules.is_special(mark.opens):
-        return "ANY"
+    if asked.content is not None or asked.budget is None or mark is None or in_thought or rules.is_special(mark.opens):
+        return asked.free
     return rules.add(f"/([^\\{mark.opens[0]}\\s](.|\\n)*)?/")
 
 
@@ -98,8 +119,9 @@ def _calls_or_text(rules: Rules, form: Format, asked: Asked, in_thought: bool) -
     many = asked.is_many and not calls.one
     again = f"({rules.text(calls.between)} {call})*" if many else NOTHING
     begin = "" if calls.bare else calls.begin
-    if asked.choice == "required":
-        return f"{rules.text(begin + calls.open)} {call} {again} {rules.text(calls.shut + calls.end)}"
+    if asked.choice == "required" or asked.content is not None:
+        whole = f"{rules.text(begin + calls.open)} {call} {again} {rules.text(calls.shut + calls.end)}"
+        return whole if asked.choice == "required" else rules.add(f"{whole} | {asked.free}")
     if calls.bare:
         first = (calls.open or "{")[0]
         whole = f"{rules.text(calls.open)} {call} {again} {rules.text(calls.shut)}"
@@ -221,6 +243,9 @@ def _messages(rules: Rules, form: Channels, asked: Asked, close: int | None) -> 
     ]
     if asked.choice == "required":
         return f"{thought}* ({' | '.join(calls)})"
-    spoken = [f"{text(form.channel + channel + form.message)} ANY" for channel in form.content]
-    preamble = rules.add(f"{spoken[-1]} {text(end + form.start + 'assistant')}")
-    return f"({thought} | {preamble})* ({' | '.join([*calls, *spoken])})"
+    final = f"{text(form.channel + form.content[0] + form.message)} {asked.free}"
+    if asked.content is not None:
+        return f"{thought}* ({' | '.join([*calls, final])})"
+    said = f"{text(form.channel + form.content[-1] + form.message)} ANY"
+    preamble = rules.add(f"{said} {text(end + form.start + 'assistant')}")
+    return f"({thought} | {preamble})* ({' | '.join([*calls, final, said])})"

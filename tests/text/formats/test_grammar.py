@@ -209,3 +209,31 @@ def test_a_budget_of_reasoning_is_held_to_the_token() -> None:
     assert accepts(vocabulary, str(unthinking), "Hello")
     assert accepts(vocabulary, str(unthinking), "<think></think>Hello")
     assert not accepts(vocabulary, str(unthinking), "<think>Hm</think>Hello")
+
+
+CONTENT = [
+    ('start: "yes" | "no"', "yes", "maybe"),
+    ('{"grammars": [{"json_schema": {"type": "integer", "x-guidance": {"whitespace_flexible": false}}}]}', "12", "a"),
+]
+
+
+@pytest.mark.parametrize("name", ["hermes", "hermes+think", "llama3", "mistral_list", "think:think", "harmony"])
+@pytest.mark.parametrize(("content", "good", "bad"), CONTENT)
+def test_content_of_another_grammar_stands_beside_calls_and_after_reasoning(
+    name: str, content: str, good: str, bad: str
+) -> None:
+    form = FORMS[name]
+    vocabulary = Vocabulary(form, name == "harmony")
+    tools = TOOLS if form.has_calls else []
+    grammar = constraint(form, Asked(tools, content=content), vocabulary.special)
+    assert grammar is not None
+
+    def takes(**said: Any) -> bool:
+        text = answer_text(form, **said).removesuffix("<|call|>").removesuffix("<|return|>")
+        return accepts(vocabulary, grammar, text)
+
+    assert takes(content=good)
+    assert not takes(content=bad)
+    assert takes(calls=[Call("now", "{}")]) == form.has_calls or not form.has_calls
+    assert not form.has_reasoning or takes(content=good, thought="Hm?")
+    assert not form.has_reasoning or not takes(content=bad, thought="Hm?")
