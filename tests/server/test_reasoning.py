@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served import NOW, Served, says, served
+from served import NOW, TOKENIZER, Served, says, served
 from test_tools import HI, TOOLS, calls_of, streamed
 
+from quire.errors import UnsupportedField
+from quire.server.speech import Spoken
 from quire.text.template import ChatTemplate
 
 CHAT = "/v1/chat/completions"
@@ -60,6 +62,32 @@ def test_effort_is_what_the_template_calls_it() -> None:
         assert prompt(reasoning_effort="none") == "(low)"
         assert prompt(reasoning_effort="low", chat_template_kwargs={"enable_thinking": False}) == "(low)"
         assert server.post(CHAT, {"messages": HI, "reasoning_effort": "much"}).error["param"] == "reasoning_effort"
+
+
+@pytest.mark.parametrize(
+    ("name", "effort", "kwargs"),
+    [
+        ("Qwen-Qwen3-0.6B", "none", {"enable_thinking": False}),
+        ("Qwen-Qwen3-0.6B", "high", {"enable_thinking": True}),
+        ("deepseek-ai-DeepSeek-V3.1", "low", {"enable_thinking": True, "thinking": True}),
+        ("openai-gpt-oss-120b", "high", {"reasoning_effort": "high"}),
+        ("openai-gpt-oss-120b", "minimal", {"reasoning_effort": "low"}),
+        ("openai-gpt-oss-120b", "none", None),
+        ("MiniMax-M2", "none", None),
+        ("MiniMax-M2", "medium", {}),
+        ("google-gemma-2-2b-it", "none", {}),
+        ("google-gemma-2-2b-it", "high", None),
+    ],
+)
+def test_effort_for_real_templates(name: str, effort: str, kwargs: dict[str, Any] | None, shared_data: Path) -> None:
+    """None: the model cannot do that, and it is said."""
+    source = (shared_data / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    spoken = Spoken.of(template_of(source), TOKENIZER, "auto", "auto")
+    if kwargs is None:
+        with pytest.raises(UnsupportedField):
+            spoken.template_kwargs(effort)
+    else:
+        assert spoken.template_kwargs(effort) == kwargs
 
 
 def test_a_model_that_always_reasons_cannot_be_told_not_to(shared_data: Path) -> None:
