@@ -51,7 +51,9 @@ struct QPass {
     float* acc;           // [rows][kPanel]: the sums of the blocks before, when there is one
     bool resume;          // there is one
     const QOut* out;      // where the last block leaves the outputs; null before, when acc takes the sums
+    int64_t columns;      // of the panel that exist
     int lines;            // to prefetch per step
+    int burst;            // or at the end of each section, when `lines` is 0
     const char* ahead;    // from here
 };
 
@@ -207,6 +209,9 @@ void q_tile(const QPass& p, int64_t column, const char* ahead) {
             }
             end_section<P, R, V, kWhole>(sums, scales, x_sums, x_scales, f, acc);
             scales += P::kScaleBytes;
+            if constexpr (kLines == 0) {
+                for (int i = 0; i < p.burst; ++i, ahead += 64) prefetch_l2(ahead);
+            }
             constexpr int64_t kShare = P::kScaleBytes * kLines / 3;  // of the scales, to fetch with a share of the weights
             if constexpr (kShare > 0) fetch<R, kLines, kShare / 64 + 1>(ahead);
             ahead += kShare;
@@ -223,6 +228,10 @@ template <class P, int R, int kLines, bool kWhole>
 void q_tiles(const QPass& p) {
     constexpr int V = P::vectors(R);
     if (p.out) fetch_outs<R>(*p.out);
+    if constexpr (R == P::kRows && V == 3 && kLines == 0) {
+        if (p.columns <= kLanes) return q_tile<P, R, 1, 0, kWhole>(p, 0, p.ahead);
+        if (p.columns <= 2 * kLanes) return q_tile<P, R, 2, 0, kWhole>(p, 0, p.ahead);
+    }
     q_tile<P, R, V, kLines, kWhole>(p, 0, p.ahead);
     for (int64_t column = V * kLanes; column < kPanel; column += V * kLanes) q_tile<P, R, V, 0, kWhole>(p, column, p.ahead);
 }

@@ -12,6 +12,9 @@
 //   blocks of 1024, still with the pass              1.058  1.046  1.010  0.983  0.784
 //   blocks of 1024, outputs from registers, their lines fetched for writing before the sums    1.113  1.105  1.057  1.018  0.806
 //   blocks of 3072, likewise; 256 up to 8 rows       1.128  1.105  1.051  1.001  1.003
+// The fetching of the next block of weights by the first three blocks of rows, or spread over all, both against the state before all
+// this, with rows rounded as in qinput_avx512.h: 1.144 and 1.165 at 1024 rows, 1.068 and 1.079 at 32, 1.050 and 0.999 at 16; int4 in
+// groups of 128 1.236 and 1.267, 1.130 and 1.152 (in the spread ones columns that do not exist cost nothing: 3 % of 1024 outputs).
 // Knows: a Linear. Does not know: instructions.
 #pragma once
 #include "qgemm.h"
@@ -22,6 +25,7 @@ namespace {
 constexpr int64_t kQBlock = 12 * kSpan;      // inputs of a cache block: weights from L2 again for every block of rows
 constexpr int64_t kQAheadBytes = 12 << 10;  // that few rows prefetch ahead of themselves
 
+constexpr int64_t kQBurst = 4;    // more blocks of rows than this share the fetching: some lines at the end of each section
 constexpr int64_t kQOwnPace = 3;  // up to here, if scales are few, rows leave fetching to the processor
 
 // Inputs of a cache block for a task of so many rows.
@@ -54,21 +58,24 @@ inline QOut q_out(const QProduct& q, const QTask& t) {
 }
 
 // Adds one cache block of a panel, inputs [begin, begin + block), to the sums of all rows of a task. Weights come from DRAM
-// once: few rows see the processor do it or fetch them kQAheadBytes ahead of themselves, of more the first fetch the next block.
+// once: few rows see the processor do it or fetch them kQAheadBytes ahead of themselves, of more the first fetch the next block, of
+// many all do.
 template <class P>
 void q_cache_block(const QProduct& q, const QTask& t, int64_t begin, int64_t block) {
     const int64_t k = smaller(block, q.format.k - begin), blocks = ceil_div(t.rows, P::kRows);
     const int64_t weight_bytes = q_bytes_of(q.format, k);
     const uint8_t* w = t.w + q_bytes_of(q.format, begin);
     const char* ahead = reinterpret_cast<const char*>(w) + (blocks == 1 ? kQAheadBytes : weight_bytes);
+    const int64_t sections = ceil_div(k, q.section);
+    const int burst = blocks > kQBurst ? int(ceil_div(weight_bytes, 64 * blocks * sections)) : 0;
     QOut out = q_out(q, t);
     for (int64_t i = 0; i < blocks; ++i) {
         const int64_t row = i * P::kRows, in_block = smaller(P::kRows, t.rows - row);
-        const int lines = at_own_pace(q, t.rows) ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
+        const int lines = at_own_pace(q, t.rows) || burst ? 0 : blocks == 1 ? 3 : blocks == 2 ? 2 - int(i) : i < 3 ? 1 : 0;
         const char* a = q.a + (t.first + row) / P::kRows * q_block_bytes(q.section, q.format.k, P::kRows);
         any_q_block<P>(in_block, {a + q_block_bytes(q.section, begin, in_block), w, k, q.section, t.acc + row * kPanel, begin > 0,
-                                  begin + k == q.format.k ? &out : nullptr, lines, ahead});
-        ahead += weight_bytes / 3 * lines;
+                                  begin + k == q.format.k ? &out : nullptr, out.columns, lines, burst, ahead});
+        ahead += lines ? weight_bytes / 3 * lines : 64 * burst * sections;
         out.to += P::kRows * out.stride;
     }
 }
