@@ -39,6 +39,8 @@ class Work:
     `block_table[p // block_size]` holds position p, for every p below `start + len(tokens)`; it is the sequence's own
     list, read-only until the step is settled. With `draw`, the last token's logits are sampled. With
     `prompt_logprobs = k`, every row whose successor is a prompt token reports that successor and the k best.
+
+    A work is good until the next step is scheduled: one that only goes on by a token is then the same object again.
     """
 
     seq_id: int

@@ -58,6 +58,7 @@ class Scheduler:
         self._seats: dict[int, Seat] = {}
         self._num_seats = self._num_arrivals = self._num_steps = 0
         self._open_step: int | None = None
+        self._open_seats: list[Seat] = []
         self._tally = Tally()
 
     @property
@@ -121,7 +122,7 @@ class Scheduler:
         if not draft.works:
             raise InternalError("nobody can go on", got=f"{self.num_running} running, {self.num_waiting} waiting")
         self._num_steps += 1
-        self._open_step = self._num_steps
+        self._open_step, self._open_seats = self._num_steps, draft.seats
         return Step(self._num_steps, tuple(draft.works), tuple(draft.copies))
 
     def settle(self, step: Step, result: StepResult, now: float) -> list[Delta]:
@@ -133,28 +134,34 @@ class Scheduler:
             raise InternalError("this is not the result of the step under way", got=step.id, allowed=self._open_step)
         self._open_step = None
         news: list[Delta] = []
-        seats, num_steady, size = self._seats, 0, self.limits.block_size
-        for work, outcome in zip(step.works, result.works, strict=True):
-            seat = seats.get(work.seq_id)
-            if seat is None:
-                continue
+        add, new, num_steady = news.append, object.__new__, 0
+        for seat, work, outcome in zip(self._open_seats, step.works, result.works, strict=True):
             drawn = outcome.tokens
             if not seat.steady or outcome.error is not None or len(drawn) != 1:
-                self._settle_one(seat, work, outcome, news)
+                if seat.id in self._seats:
+                    self._settle_one(seat, work, outcome, news)
                 continue
             # The rest of this loop is `_settle_one` for the case that a full house repeats hundreds of times a step.
             num_steady += 1
-            seat.num_computed = computed = seat.num_computed + 1
+            computed = seat.num_computed + 1
+            seat.num_computed = computed
             account = seat.account
             account.service += account.output_price + account.held_price * computed
-            if not computed % size:
-                self._holdings.offer(seat)
-            tokens = seat.tokens
-            tokens += drawn
-            if len(tokens) >= seat.last_len or drawn[0] in seat.end_ids:
+            token = drawn[0]
+            seat.tokens.append(token)
+            if (computed >= seat.next_stop or token in seat.end_ids) and self._stops(seat, token):
                 self._finish(seat, outcome, news)
-            else:
-                news.append(Delta(seat.request.id, seat.index, drawn, outcome.logprobs, (), seat.num_cached))
+                continue
+            seat.drawn = drawn
+            delta = new(Delta)  # its __init__ would cost as much as the rest
+            delta.request_id = seat.name
+            delta.index = seat.index
+            delta.tokens = drawn
+            delta.logprobs = outcome.logprobs
+            delta.prompt_logprobs = ()
+            delta.num_cached = seat.num_cached
+            delta.finish = delta.stop_token = delta.error = None
+            add(delta)
         self._holdings.num_filled += num_steady
         self._tally.num_output_tokens += num_steady
         return news
@@ -215,7 +222,7 @@ class Scheduler:
         told = () if work.prompt_logprobs is None else deltas.prompt_logprobs(seat, work, outcome)
         if work.draw is not None:
             self._draw(seat, work.draw.indices, outcome, told, news)
-            seat.steady = bool(seat.blocks) and seat.is_settled and not self._holdings.is_shared(seat)
+            seat.settle_down(bool(seat.blocks) and self._holdings.is_shared(seat), self.limits.block_size)
         elif told:
             news.append(deltas.told_only(seat, told))
 
@@ -244,6 +251,14 @@ class Scheduler:
             self._tally.num_output_tokens += 1
             if delta.finish is not None:
                 self._end_well(sample)
+
+    def _stops(self, seat: Seat, token: int) -> bool:
+        """A steady sequence has filled a block, or ends with `token`, which is appended: True if it ends."""
+        size = self.limits.block_size
+        if not seat.num_computed % size:
+            self._holdings.offer(seat)
+        seat.find_next_stop(size)
+        return len(seat.tokens) >= seat.last_len or token in seat.end_ids
 
     def _finish(self, seat: Seat, outcome: WorkResult, news: list[Delta]) -> None:
         """The last word of a steady sequence, whose token is already appended."""

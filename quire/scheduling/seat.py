@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from quire.cache.prefix import Chain
@@ -11,16 +12,18 @@ from quire.scheduling.accounts import Account
 from quire.scheduling.policy import Place
 from quire.step import Draw, Work
 
+NO_WORK = Work(0, (), 0, ())
+
 
 @dataclass(slots=True, eq=False)
 class Seat(Sequence):
     """A sequence in the line, at its `place` while it runs and its `turn` while it `waits`; both never change.
 
     `num_passed` requests were admitted before it because it did not fit. `num_reached` tokens were computed when it was
-    put back last. `indices` are the samples that it stands
-    for: all n until the prompt is computed, then itself alone. `num_told` prompt tokens after the first have had
-    their log-probabilities told. `num_named` of its blocks have been offered to the prefix index. `steady`: it owes
-    one token, alone, and its next draw is the last one again; `end_ids` and `last_len` say when that ends.
+    put back last. `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone.
+    `num_told` prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been
+    offered to the prefix index. `steady`: it owes one token, alone, and its next work is `again` with the token
+    `drawn`; `end_ids` and `next_stop` say when there is more to it.
 
     0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
     |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
@@ -41,13 +44,18 @@ class Seat(Sequence):
     started: bool = False
     draw: Draw | None = None
     steady: bool = False
+    again: Work = field(default_factory=lambda: NO_WORK)
+    drawn: SequenceOf[int] = ()
     end_ids: frozenset[int] = frozenset()
     last_len: int = 0
+    next_stop: int = 0
+    name: str = ""
 
     def __post_init__(self) -> None:
         request, params = self.request, self.request.params
         self.end_ids = frozenset([*(() if params.ignore_eos else request.eos_ids), *(params.stop_token_ids or ())])
         self.last_len = request.max_total_tokens
+        self.name = request.id
 
     @property
     def num_rows(self) -> int:
@@ -82,9 +90,20 @@ class Seat(Sequence):
             return Work(self.id, self.tokens[start:end], start, self.blocks, draw, wanted, successors)
         return Work(self.id, self.tokens[start:end], start, self.blocks, draw)
 
+    def settle_down(self, is_shared: bool, block_size: int) -> None:
+        """See whether it is steady from here on: nothing but a new block can change what its next steps look like."""
+        self.steady = bool(self.blocks) and not is_shared and self._is_settled
+        if self.steady:
+            self.find_next_stop(block_size)
+            self.drawn = self.tokens[-1:]
+            self.again = Work(self.id, self.drawn, self.num_computed, self.blocks, self.draw)
+
+    def find_next_stop(self, block_size: int) -> None:
+        """The number of computed tokens at which a block is full, or the last token is drawn."""
+        self.next_stop = min(self.num_computed - self.num_computed % block_size + block_size, self.last_len - 1)
+
     @property
-    def is_settled(self) -> bool:
-        """True where nothing but a new block can change what its next steps look like."""
+    def _is_settled(self) -> bool:
         draw, params = self.draw, self.request.params
         return (
             draw is not None

@@ -27,11 +27,12 @@ from quire.step import Work
 
 @dataclass(slots=True)
 class Draft:
-    """A step in the making: what is computed and copied so far, and how many tokens it may still get."""
+    """A step in the making: what is computed, for whom, and copied so far, and how many tokens it may still get."""
 
     tally: Tally
     num_left: int
     works: list[Work] = field(default_factory=list)
+    seats: list[Seat] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
 
 
@@ -78,12 +79,18 @@ class Serving:
 
     def _serve_running(self, line: Line, grants: list[int], draft: Draft) -> bool:
         """Give those who run, oldest first, what they are granted; whether blocks ran short."""
-        works, pressed, size = draft.works, False, self._limits.block_size
+        add, add_seat, size = draft.works.append, draft.seats.append, self._limits.block_size
+        pressed, num_steady = False, 0
         for seat, grant in zip(tuple(line.running), grants, strict=True):
             start = seat.num_computed
             if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
-                works.append(Work(seat.id, seat.tokens[start:], start, seat.blocks, seat.draw))
-                draft.num_left -= 1
+                # A full house does this hundreds of times a step: the last step's work, one token on.
+                work = seat.again
+                work.start = start
+                work.tokens = seat.drawn
+                add(work)
+                add_seat(seat)
+                num_steady += 1
                 continue
             if grant == 0 or seat.waits:
                 continue
@@ -93,6 +100,7 @@ class Serving:
                 if not self._make_room(seat, end, line, draft):
                     continue
             self._grant(seat, grant, draft)
+        draft.num_left -= num_steady
         return pressed
 
     def _serve_waiting(self, draft: Draft) -> None:
@@ -163,6 +171,7 @@ class Serving:
             tally.num_repeated_tokens += 0 if seat.request.flex else again
             tally.num_yielded_tokens += again if seat.request.flex else 0
         draft.works.append(seat.work(grant))
+        draft.seats.append(seat)
         draft.num_left -= grant
 
     def _step_tokens(self, owed: list[int]) -> int:

@@ -44,6 +44,8 @@ class Bench:
         self.runner = FakeRunner(vocab_size=500, block_size=size)
         self.heard: list[Delta] = []
         self.num_preempted = 0
+        self.step_ids: list[int] = []
+        self.computed: list[tuple[int, int]] = []  # (start, tokens) of each work
 
     def add(self, *requests: Request, now: float = 0.0) -> None:
         for each in requests:
@@ -52,6 +54,8 @@ class Bench:
     def step(self) -> Step:
         step = self.scheduler.schedule(0.0)
         assert step is not None
+        self.step_ids.append(step.id)
+        self.computed += [(work.start, len(work.tokens)) for work in step.works]
         self.heard += self.scheduler.settle(step, self.runner.run(step), 0.0)
         self.scheduler.check()
         self.num_preempted += self.scheduler.stats().num_preempted

@@ -14,10 +14,10 @@ def test_one_request_from_start_to_end() -> None:
     bench = Bench()
     bench.add(request("a", 6, max_tokens=3))
     assert (bench.scheduler.num_waiting, bench.scheduler.num_running) == (1, 0)
-    steps = bench.run()
-    assert [(work.start, len(work.tokens)) for step in steps for work in step.works] == [(0, 6), (6, 1), (7, 1)]
+    bench.run()
+    assert bench.computed == [(0, 6), (6, 1), (7, 1)]
     assert [delta.finish for delta in bench.heard] == [None, None, Finish.LENGTH]
-    assert [step.id for step in steps] == [1, 2, 3]
+    assert bench.step_ids == [1, 2, 3]
     assert bench.pool.num_used == 0
 
 
