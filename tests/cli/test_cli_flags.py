@@ -80,12 +80,15 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         port=1,
         served_model_name=("a", "b/c"),
         api_key="k",
+        api_keys="keys.toml",
         chat_template="x.jinja",
         cors_origins=("https://a.example", "https://b.example"),
         unknown_fields="warn",
         log_level="debug",
         max_body_bytes=2048,
         max_waiting=2,
+        max_waiting_tokens=99,
+        max_queue_seconds=7.5,
     )
     arguments = []
     for settings in (wanted_engine, wanted_server):
