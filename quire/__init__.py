@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from quire.errors import QuireError
+from quire.form import StructuredOutputsParams
 from quire.request import SamplingParams
 
 if TYPE_CHECKING:
     from quire.llm import LLM
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "QuireError", "SamplingParams", "__version__"]
+__all__ = ["LLM", "QuireError", "SamplingParams", "StructuredOutputsParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,13 +17,15 @@ from typing import Any
 
 from quire.answer import Answer
 from quire.engine.build import build_engine
+from quire.engine.grammars import compile_with
 from quire.errors import ContextLengthExceeded, RequestError
 from quire.hardware import probe
 from quire.model_spec import read_generation_defaults, read_model_spec
 from quire.outputs import RequestOutput
 from quire.plan import plan
-from quire.request import Request, SamplingParams
+from quire.request import Constraint, Request, SamplingParams, check_constrained
 from quire.settings import EngineSettings
+from quire.structured.source import grammar_of
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
 
@@ -46,6 +48,7 @@ class LLM:
         self.plan = plan(settings, probe(), self.spec, str(folder))
         built = build_engine(self.plan, folder)
         self.engine, self.device, self.notes = built.engine, built.device, built.notes
+        self._grammars = built.grammars
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder, now=datetime.now)
         self._defaults = read_generation_defaults(folder)
@@ -120,6 +123,7 @@ class LLM:
 
     def close(self) -> None:
         """End the compute threads; the object is of no use afterwards."""
+        self._grammars.close()
         self.device.close()
 
     def _render(
@@ -157,10 +161,21 @@ class LLM:
             params,
             seed=secrets.randbits(63) if params.seed is None else params.seed,
             max_tokens=room if params.max_tokens is None else min(params.max_tokens, room),
+            structured_outputs=None,
         )
-        request = Request(str(next(self._numbers)), ids, whole, self.spec.eos_ids)
+        constraint = self._constraint(params)
+        request = Request(str(next(self._numbers)), ids, whole, self.spec.eos_ids, constraint=constraint)
         self.engine.add(request, time.monotonic())
         return Answer(request, text, self.tokenizer)
+
+    def _constraint(self, params: SamplingParams) -> Constraint | None:
+        """The compiled form of `params`. Raises `RequestError`."""
+        if params.structured_outputs is None:
+            return None
+        check_constrained(params)
+        constraint = Constraint(grammar_of(params.structured_outputs, self.tokenizer.special_texts))
+        compile_with(self._grammars, constraint)
+        return constraint
 
     def _ids(self, prompt: Prompt) -> tuple[str | None, tuple[int, ...]]:
         text: str | None = None

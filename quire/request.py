@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from quire.errors import RequestError
+from quire.form import StructuredOutputsParams
 
 MAX_N = 128
 MAX_LOGPROBS = 20
@@ -60,6 +61,7 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
+    structured_outputs: StructuredOutputsParams | None = None
 
     def __post_init__(self) -> None:
         _integer("n", self.n, 1, MAX_N)
@@ -98,6 +100,17 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer must be, as whoever computes masks takes it; nobody else looks inside.
+
+    `grammar` is text for llguidance (`structured/source.py` writes it); `owner` is on whose account it is kept.
+    """
+
+    grammar: str
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One admitted request: everything valid, every default resolved.
 
@@ -106,6 +119,7 @@ class Request:
     fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner. With
     `flex` it is served by what those without it leave idle, and by nothing else. Its first token is of use until
     `deadline_s` on the engine's steady clock. A job of several requests `leads` with one, whose promise holds for all.
+    A `constraint` decides which tokens may be drawn; `params.structured_outputs`, of which it was made, is None here.
     """
 
     id: str
@@ -119,12 +133,15 @@ class Request:
     flex: bool = False
     deadline_s: float | None = None
     leads: bool = True
+    constraint: Constraint | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise RequestError("the prompt holds no tokens", allowed="at least one token", param="prompt")
         if self.params.seed is None or self.params.max_tokens is None:
             raise RequestError("a request needs a seed and a max_tokens before it is submitted", param="seed")
+        if self.constraint is not None:
+            check_constrained(self.params)
         _integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         _number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
 
@@ -180,6 +197,24 @@ class Sequence:
             if token in (params.stop_token_ids or ()):
                 return Finish.STOP
         return Finish.LENGTH if self.num_output >= self.request.max_tokens else None
+
+
+def check_constrained(params: SamplingParams) -> None:
+    """Refuse what would keep a constrained answer from ending where its grammar ends."""
+    if params.ignore_eos:
+        raise RequestError(
+            "ignore_eos contradicts structured outputs: they end where their form ends",
+            allowed="false",
+            param="ignore_eos",
+        )
+    if params.min_tokens:
+        raise RequestError(
+            "min_tokens contradicts structured outputs: they end where their form ends",
+            got=params.min_tokens,
+            allowed="0",
+            hint="Ask for the length in the schema (minLength, minItems).",
+            param="min_tokens",
+        )
 
 
 def _number(name: str, value: object, low: float, high: float, open_low: bool = False) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from quire.request import Finish, SamplingParams
+from quire.request import Constraint, Finish, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class Draw:
 
     `indices` are the sample indices that draw from this one row of logits; there are several only where a request
     with n > 1 leaves its prompt. `history` is every token so far, prompt first (read-only). `banned_ids` may not be
-    drawn yet (end of text before min_tokens). The drawn token takes position `len(history)`.
+    drawn yet (end of text before min_tokens). The drawn token takes position `len(history)`. Under a `constraint` only
+    what it allows after `history[num_prompt:]` may be drawn.
     """
 
     params: SamplingParams
@@ -25,6 +26,7 @@ class Draw:
     history: SequenceOf[int]
     num_prompt: int
     banned_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None
 
     @property
     def position(self) -> int:

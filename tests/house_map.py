@@ -14,7 +14,19 @@ PACKAGE = ROOT / "quire"
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
-WORDS = {"errors", "events", "hardware", "model_spec", "plan", "precision", "request", "settings", "step", "typed_json"}
+WORDS = {
+    "errors",
+    "events",
+    "form",
+    "hardware",
+    "model_spec",
+    "plan",
+    "precision",
+    "request",
+    "settings",
+    "step",
+    "typed_json",
+}
 OFFLINE = {"llm", "answer", "outputs"}  # files of the porch that turn deltas into text
 
 
@@ -40,7 +52,7 @@ ROOMS = {
     # deciding wing: integers, no arrays
     "cache": Room(),
     "scheduling": Room("cache"),
-    "structured": Room(),
+    "structured": Room("text", "llguidance"),
     "text": Room(others="tokenizers jinja2"),
     # computing wing: arrays, no requests
     "kernels": Room(others="numpy"),
@@ -51,15 +63,17 @@ ROOMS = {
     "models": Room("layers ops quant weights", "numpy"),
     "sampling": Room("ops", "numpy"),
     # hall: joins them
-    "runner": Room("models layers ops quant sampling", "numpy"),
-    "engine": Room("cache scheduling runner models ops weights", "msgspec"),
+    "runner": Room("models layers ops quant sampling structured", "numpy"),
+    "engine": Room("cache scheduling structured text runner models ops weights", "msgspec"),
     "measure": Room("models layers ops quant weights", "numpy"),
     # porch: text, JSON, people
     "observe": Room(others="prometheus_client"),
     "tenancy": Room(),
-    "server": Room("engine text observe llm tenancy front", "msgspec starlette pydantic pydantic_core uvicorn"),
+    "server": Room(
+        "engine text structured observe llm tenancy front", "msgspec starlette pydantic pydantic_core uvicorn"
+    ),
     "sim": Room("cache scheduling"),
-    "llm": Room("engine text runner ops front"),
+    "llm": Room("engine text structured runner ops front"),
     "cli": Room(
         "llm server observe engine text sim ops measure tenancy front",
         "typer rich huggingface_hub uvicorn uvloop starlette httpx matplotlib",
@@ -81,7 +95,7 @@ EXECUTING = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml", "jobl
 EXECUTING_CALLS = {"eval", "exec", "compile", "__import__"}
 EXECUTING_ATTRIBUTES = {("torch", "load"), ("yaml", "load"), ("np", "load"), ("numpy", "load")}
 DEVELOPMENT_ONLY = {"torch", "transformers", "safetensors", "pytest", "hypothesis", "openai"}
-MAY_START_PROCESSES = {"engine/process.py"}
+MAY_START_PROCESSES = {"engine/process.py", "engine/grammar_process.py"}
 FORBIDDEN_TEXT = re.compile(r"/work/|/root/|/home/|(?<![\w.])/tmp/|(?i:\bco-authored-by\b)")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from quire.engine import loop
 from quire.engine.build import build_engine
+from quire.engine.grammar_process import ProcessKeeper
 from quire.engine.mailbox import PipeMailbox
 from quire.engine.messages import Failed, Loading, Ready, Start
 from quire.engine.warm_up import warm_up
@@ -50,12 +51,15 @@ def _serve(mailbox: PipeMailbox) -> None:
         raise InternalError("the first message to an engine is not Start", got=type(start).__name__)
     begin = time.monotonic()
     folder = Path(start.folder)
-    built = build_engine(start.plan, folder, lambda done, total: mailbox.send(Loading(done, total)), start.contract)
+    built = build_engine(
+        start.plan, folder, lambda done, total: mailbox.send(Loading(done, total)), start.contract, ProcessKeeper
+    )
     warm_up(built.engine, start.plan, time.monotonic)
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes))
     loop.run(built.engine, mailbox, time.monotonic)
+    built.grammars.close()
 
 
 if __name__ == "__main__":

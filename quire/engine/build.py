@@ -14,6 +14,7 @@ from quire import models
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.engine.engine import Engine
+from quire.engine.grammars import Grammars, ThreadKeeper
 from quire.engine.kept_weights import kept_weights
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.arena import Arena
@@ -28,6 +29,7 @@ from quire.scheduling.scheduler import Scheduler
 from quire.weights.checkpoint import Checkpoint
 
 Progress = Callable[[int, int], None]
+Keep = Callable[[Path, int, tuple[int, ...], int], Grammars]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Built:
 
     engine: Engine
     device: Device
+    grammars: Grammars
     notes: tuple[str, ...] = ()
 
     @property
@@ -49,16 +52,26 @@ class Built:
         return tuple(self.device.explain())
 
 
-def build_engine(plan: Plan, folder: Path, progress: Progress | None = None, contract: Contract | None = None) -> Built:
-    """Load the model in `folder` as `plan` says. Raises `StartError`s; `progress` gets (done, total) bytes."""
+def build_engine(
+    plan: Plan,
+    folder: Path,
+    progress: Progress | None = None,
+    contract: Contract | None = None,
+    keep: Keep = ThreadKeeper,
+) -> Built:
+    """Load the model in `folder` as `plan` says. Raises `StartError`s; `progress` gets (done, total) bytes.
+
+    Grammars of constrained answers are kept by what `keep` makes of folder, vocabulary size, eos ids and rows a step.
+    """
     spec = read_model_spec(folder)
     device = Device(threads=plan.threads)
     model, notes = _load(plan, spec, device, Checkpoint.open(folder), progress)
     kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
     arena = Arena()
     model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
-    runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size))
-    return Built(Engine(build_scheduler(plan), runner, contract), device, notes)
+    grammars = keep(folder, spec.vocab_size, spec.eos_ids, plan.max_num_seqs)
+    runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size), keeper=grammars)
+    return Built(Engine(build_scheduler(plan), runner, contract, grammars), device, grammars, notes)
 
 
 def _load(

@@ -6,16 +6,30 @@ Knows: requests, deltas and the link that carries them. Does not know: the sched
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from quire import errors
-from quire.engine.messages import Abort, Failed, FromEngine, Loading, Ready, Refused, StepReport, Submit, ToEngine
+from quire.engine.messages import (
+    Abort,
+    Failed,
+    FromEngine,
+    Loading,
+    Prepare,
+    Prepared,
+    Ready,
+    Refused,
+    StepReport,
+    Submit,
+    ToEngine,
+)
+from quire.engine.wire import rebuild
 from quire.events import StepStats
-from quire.request import Request
+from quire.request import Constraint, Request
 from quire.step import Delta
 
-_ERRORS = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
+MAX_PREPARED = 256  # grammars that need not be asked for again
 
 
 class Link(Protocol):
@@ -45,6 +59,10 @@ class EngineClient:
         self._streams: dict[str, asyncio.Queue[Delta | errors.QuireError]] = {}
         self._failure: errors.QuireError | None = None
         self._settled = asyncio.Event()
+        self._preparing: dict[Constraint, asyncio.Future[None]] = {}
+        self._prepared: OrderedDict[Constraint, None] = OrderedDict()
+        self._questions: dict[str, Constraint] = {}
+        self._num_questions = 0
 
     @property
     def is_ready(self) -> bool:
@@ -91,6 +109,24 @@ class EngineClient:
             if num_running:
                 self.abort(request.id)
 
+    async def prepare(self, constraint: Constraint) -> None:
+        """Wait until the engine has compiled this grammar. Raises why it cannot.
+
+        Who asks for what others wait for already waits with them.
+        """
+        if self._failure is not None or self.ready is None:
+            raise errors.EngineDead("the engine is not serving", hint="Try again when /health answers 200.")
+        if constraint in self._prepared:
+            self._prepared.move_to_end(constraint)
+            return
+        answer = self._preparing.get(constraint)
+        if answer is None:
+            answer = self._preparing[constraint] = asyncio.get_running_loop().create_future()
+            self._num_questions += 1
+            self._questions[str(self._num_questions)] = constraint
+            self._link.send(Prepare(str(self._num_questions), constraint))
+        await asyncio.shield(answer)
+
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> None:
         """Tell the engine that nobody waits for this request, or for one sample of it; it ends with `abort`.
 
@@ -113,9 +149,23 @@ class EngineClient:
             self.ready = message
             self._settled.set()
         elif isinstance(message, Failed):
-            self._fail(_rebuild(message.kind, message.message, None))
+            self._fail(rebuild(message.kind, message.message))
         elif isinstance(message, Loading) and self.on_loading is not None:
             self.on_loading(message.done_bytes, message.total_bytes)
+        elif isinstance(message, Prepared):
+            self._on_prepared(message)
+
+    def _on_prepared(self, message: Prepared) -> None:
+        constraint = self._questions.pop(message.id)
+        answer = self._preparing.pop(constraint)
+        if not message.kind:
+            self._prepared[constraint] = None
+            if len(self._prepared) > MAX_PREPARED:
+                self._prepared.popitem(last=False)
+            answer.set_result(None)
+            return
+        answer.set_exception(rebuild(message.kind, message.message))
+        answer.exception()  # whoever asked may have left
 
     def _on_report(self, report: StepReport) -> None:
         for delta in report.deltas:
@@ -136,19 +186,15 @@ class EngineClient:
             self._failure = failure
             for stream in self._streams.values():
                 stream.put_nowait(failure)
+            for answer in self._preparing.values():
+                answer.set_exception(failure)
+                answer.exception()  # whoever asked may have left
+            self._preparing.clear()
             self._settled.set()
 
 
 def _refusal(message: Refused) -> errors.QuireError:
-    error = _rebuild(message.kind, message.message, message.param)
+    error = rebuild(message.kind, message.message, message.param)
     if isinstance(error, errors.Overloaded) and message.retry_after_s is not None:
         error.retry_after_s, error.estimate_s = message.retry_after_s, message.estimate_s
     return error
-
-
-def _rebuild(kind: str, message: str, param: str | None) -> errors.QuireError:
-    """Our error class of that name, with its message as it was worded on the other side."""
-    found = _ERRORS.get(kind, errors.InternalError)
-    if not issubclass(found, errors.QuireError):
-        found = errors.InternalError
-    return found(message, param=param)

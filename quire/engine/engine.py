@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Protocol
 
+from quire.engine.grammars import Grammars
 from quire.engine.messages import Refused, StepReport
-from quire.errors import InternalError, QuireError
+from quire.errors import InternalError, QuireError, UnsupportedField
 from quire.plan import Contract
 from quire.request import Request
 from quire.scheduling.contract import Gate
@@ -28,12 +29,22 @@ class Runner(Protocol):
 
 
 class Engine:
-    """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in."""
+    """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in.
 
-    def __init__(self, scheduler: Scheduler, runner: Runner, contract: Contract | None = None) -> None:
+    `grammars` are those of constrained answers, which `runner` uses.
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        contract: Contract | None = None,
+        grammars: Grammars | None = None,
+    ) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self.gate = None if contract is None else Gate(contract, scheduler.outlook)
+        self.grammars = grammars
         self._last: Step | None = None
         self._began_s = 0.0
 
@@ -45,6 +56,8 @@ class Engine:
     def add(self, request: Request, now: float) -> None:
         """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served, and
         `Overloaded` if the contract has no room for it now."""
+        if request.constraint is not None and self.grammars is None:
+            raise UnsupportedField("this engine keeps no grammars", param="structured_outputs")
         promise = None if self.gate is None else self.gate.judge(request, now)
         self.scheduler.add(request, now)
         if self.gate is not None and promise is not None:

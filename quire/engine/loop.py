@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from quire.engine.engine import Engine, refused
 from quire.engine.mailbox import Mailbox
-from quire.engine.messages import Abort, StepReport, Submit, ToEngine
-from quire.errors import QuireError
+from quire.engine.messages import Abort, Prepare, Prepared, StepReport, Submit, ToEngine
+from quire.errors import QuireError, UnsupportedField
 
 Clock = Callable[[], float]
 
@@ -52,3 +52,18 @@ def _obey(message: ToEngine, engine: Engine, mailbox: Mailbox, clock: Clock) -> 
         deltas = engine.abort(message.request_id, message.index, message.served)
         if deltas:
             mailbox.send(StepReport(deltas, engine.scheduler.stats()))
+    elif isinstance(message, Prepare):
+        _prepare(message, engine, mailbox)
+
+
+def _prepare(message: Prepare, engine: Engine, mailbox: Mailbox) -> None:
+    """The answer is sent whenever it is known, by whoever knows it."""
+
+    def told(error: QuireError | None) -> None:
+        said = Prepared(message.id) if error is None else Prepared(message.id, type(error).__name__, error.message)
+        mailbox.send(said)
+
+    if engine.grammars is None:
+        told(UnsupportedField("this engine keeps no grammars", param="structured_outputs"))
+    else:
+        engine.grammars.prepare(message.constraint, told)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from typing import Protocol
 
 from quire.engine.messages import FromEngine, ToEngine
@@ -30,12 +31,13 @@ class Mailbox(Protocol):
 
 
 class PipeMailbox:
-    """Two inherited pipe ends. A closed pipe is the order to leave."""
+    """Two inherited pipe ends. A closed pipe is the order to leave. Several threads may send."""
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.is_open = True
         self._read_fd, self._write_fd = read_fd, write_fd
         self._decoder = Decoder()
+        self._sending = threading.Lock()
         self._poll = select.poll()
         self._poll.register(read_fd, select.POLLIN)
 
@@ -52,7 +54,8 @@ class PipeMailbox:
         """Write one frame whole; a reader that has gone closes the mailbox."""
         data = memoryview(encode(message))
         try:
-            while data:
-                data = data[os.write(self._write_fd, data) :]
+            with self._sending:
+                while data:
+                    data = data[os.write(self._write_fd, data) :]
         except BrokenPipeError:
             self.is_open = False

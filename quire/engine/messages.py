@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from quire.events import StepStats
 from quire.plan import Contract, Plan
-from quire.request import Request
+from quire.request import Constraint, Request
 from quire.step import Delta
+from quire.structured.order import MaskOrder
 
 UNBOUND = Contract()
 
@@ -38,6 +39,14 @@ class Abort:
     request_id: str
     index: int | None = None
     served: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """A grammar that a request is going to need; it is compiled while others are served. `id` comes back."""
+
+    id: str
+    constraint: Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,31 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepared:
+    """The grammar is ready, or `kind`, an error class of ours, and `message` say why it never will be."""
+
+    id: str
+    kind: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeepGrammars:
+    """First message to a new grammar process: the model's folder and its ids."""
+
+    folder: str
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A `MaskOrder` is done, but for these rows: (row, why)."""
+
+    failures: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StepReport:
     """What one step brought."""
 
@@ -89,5 +123,7 @@ class StepReport:
     stats: StepStats
 
 
-ToEngine = Start | Submit | Abort
-FromEngine = Loading | Ready | Failed | Refused | StepReport
+ToEngine = Start | Submit | Abort | Prepare
+FromEngine = Loading | Ready | Failed | Refused | StepReport | Prepared
+ToGrammars = KeepGrammars | Prepare | MaskOrder
+FromGrammars = Prepared | Masked

@@ -13,26 +13,38 @@ from typing import Any
 
 import msgspec
 
+from quire import errors
 from quire.engine.messages import (
     Abort,
     Failed,
     FromEngine,
+    FromGrammars,
+    KeepGrammars,
     Loading,
+    Masked,
+    Prepare,
+    Prepared,
     Ready,
     Refused,
     Start,
     StepReport,
     Submit,
     ToEngine,
+    ToGrammars,
 )
 from quire.errors import InternalError, QuireError
+from quire.structured.order import MaskOrder
 
-KINDS: tuple[type, ...] = (Start, Submit, Abort, Loading, Ready, Failed, Refused, StepReport)
+Message = ToEngine | FromEngine | ToGrammars | FromGrammars
+KINDS: tuple[type, ...] = (
+    *(Start, Submit, Abort, Loading, Ready, Failed, Refused, StepReport, Prepare, Prepared),
+    *(KeepGrammars, MaskOrder, Masked),
+)
 MAX_FRAME_BYTES = 2**28
 _HEADER = struct.Struct("<IB")
 
 
-def encode(message: ToEngine | FromEngine) -> bytes:
+def encode(message: Message) -> bytes:
     """One frame."""
     body = msgspec.msgpack.encode(message)
     return _HEADER.pack(len(body), KINDS.index(type(message))) + body
@@ -45,7 +57,7 @@ class Decoder:
         self._buffer = bytearray()
         self._decoders: list[msgspec.msgpack.Decoder[Any]] = [msgspec.msgpack.Decoder(kind) for kind in KINDS]
 
-    def feed(self, data: bytes) -> Iterator[ToEngine | FromEngine]:
+    def feed(self, data: bytes) -> Iterator[Message]:
         """Yield every message that is complete with `data`."""
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:
@@ -59,9 +71,17 @@ class Decoder:
             del self._buffer[:end]
             yield self._decode(kind, body)
 
-    def _decode(self, kind: int, body: bytes) -> ToEngine | FromEngine:
+    def _decode(self, kind: int, body: bytes) -> Message:
         try:
-            message: ToEngine | FromEngine = self._decoders[kind].decode(body)
+            message: Message = self._decoders[kind].decode(body)
         except (msgspec.ValidationError, msgspec.DecodeError, QuireError) as problem:
             raise InternalError(f"a {KINDS[kind].__name__} on the engine's pipe cannot be read") from problem
         return message
+
+
+def rebuild(kind: str, message: str, param: str | None = None) -> QuireError:
+    """Our error class of that name, with its message as it was worded on the other side."""
+    found = getattr(errors, kind, InternalError)
+    if not (isinstance(found, type) and issubclass(found, QuireError)):
+        found = InternalError
+    return found(message, param=param)

@@ -114,7 +114,7 @@ def sample(
 
     All float32 steps are single multiplications and additions and all sums are of integers, so a row's outcome depends
     on the row alone: not on R, the threads or the instruction set. `logits_RV` is left as it was, but that tokens
-    outside the mask become minus infinity.
+    outside the mask may become minus infinity.
     Raises TypeError for another type or layout, ValueError for shapes that do not fit or values out of range.
     """
     failed: int = _cpu.sample(

@@ -16,54 +16,78 @@ from quire.models import Model
 from quire.ops.sample import NOT_FINITE
 from quire.plan import HEAD_ROWS
 from quire.runner.inputs import Machine, build_forward
+from quire.runner.masks import Keeper, Masks
 from quire.runner.replay import Replay
 from quire.sampling.sampler import ERRORS, Sampler, told
-from quire.step import Step, StepResult, TokenLogprob, Work, WorkResult
+from quire.step import Draw, Step, StepResult, TokenLogprob, Work, WorkResult
 
 LOST = WorkResult(error=ERRORS[NOT_FINITE])
 
 
 class ModelRunner:
-    """One model on one machine. Without `replays` every step is launched op by op; the bits are the same."""
+    """One model on one machine. Without `replays` every step is launched op by op; the bits are the same.
 
-    def __init__(self, model: Model, machine: Machine, replays: bool = True) -> None:
+    Without a `keeper` of grammars, draws with a constraint fail.
+    """
+
+    def __init__(self, model: Model, machine: Machine, replays: bool = True, keeper: Keeper | None = None) -> None:
         self.model = model
         self.machine = machine
         self._replay = Replay(model, machine) if replays else None
         self._sampler = Sampler(machine.device)
+        self._masks = Masks(keeper, model.spec.vocab_size) if keeper is not None else None
 
     def run(self, step: Step) -> StepResult:
         """Compute every work of `step`; K and V of its tokens are in the cache afterwards."""
         if step.copies:
             self.machine.kv.copy_blocks(step.copies)
+        draws = [work.draw for work in step.works if work.draw is not None]
+        masks = self._masks if self._masks is not None and self._masks.begin(draws) else None
         logits_RV = self._replay.logits(step) if self._replay is not None else None
         if logits_RV is not None:
-            results = self._sampler.draw(logits_RV, [work.draw for work in step.works if work.draw is not None])
+            results = self._choose(logits_RV, draws, 0, masks, masks.wait() if masks is not None else {})
             self._sampler.finish(1)
             return StepResult(tuple(results))
-        return self._run_all(step)
+        return self._run_all(step, masks)
 
-    def _run_all(self, step: Step) -> StepResult:
+    def _choose(
+        self, logits_RV: np.ndarray, draws: list[Draw], number: int, masks: Masks | None, failed: dict[int, str]
+    ) -> list[WorkResult]:
+        """Slice `number` of the step's draws; a row whose mask failed says why."""
+        first = number * HEAD_ROWS
+        mask_RW = masks.rows(first, len(draws)) if masks is not None else None
+        results = self._sampler.draw(logits_RV, draws, number, mask_RW)
+        for row, why in failed.items():
+            if first <= row < first + len(draws):
+                results[row - first] = WorkResult(error=why)
+        return results
+
+    def _run_all(self, step: Step, masks: Masks | None) -> StepResult:
         """Any step, op by op."""
         forward = build_forward(step, self.machine)
         hidden_TH = self.model.hidden(forward)
         starts = forward.query_starts_S1.tolist()
-        results = self._draw(step, forward, hidden_TH, starts)
+        results = self._draw(step, forward, hidden_TH, starts, masks)
         for place, work in enumerate(step.works):
             if work.prompt_logprobs is not None and work.successors:
                 prompt = self._prompt_logprobs(work, starts[place], forward, hidden_TH)
                 results[place] = replace(results[place], prompt_logprobs=prompt) if prompt is not None else LOST
         return StepResult(tuple(results))
 
-    def _draw(self, step: Step, forward: Forward, hidden_TH: np.ndarray, starts: list[int]) -> list[WorkResult]:
+    def _draw(
+        self, step: Step, forward: Forward, hidden_TH: np.ndarray, starts: list[int], masks: Masks | None
+    ) -> list[WorkResult]:
         """One result a work, in order; works that draw nothing get an empty one."""
         results = [WorkResult()] * len(step.works)
         drawing = [(place, work.draw) for place, work in enumerate(step.works) if work.draw is not None]
+        failed: dict[int, str] = {}
         for number, first in enumerate(range(0, len(drawing), HEAD_ROWS)):
             slice_ = drawing[first : first + HEAD_ROWS]
             rows_R = np.array([starts[place + 1] - 1 for place, _ in slice_], np.int32)
             logits_RV = self.model.logits(forward, hidden_TH, rows_R)
-            drawn = self._sampler.draw(logits_RV, [draw for _, draw in slice_], number)
+            if masks is not None and number == 0:
+                failed = masks.wait()
+            drawn = self._choose(logits_RV, [draw for _, draw in slice_], number, masks, failed)
             for (place, _), result in zip(slice_, drawn, strict=True):
                 results[place] = result
         self._sampler.finish(-(-len(drawing) // HEAD_ROWS))

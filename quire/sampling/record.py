@@ -34,7 +34,7 @@ def make_record(draw: Draw, vocab_size: int) -> Record:
     bias = tuple((token, value) for token, value in pairs if 0 <= token < vocab_size)
     penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
     counts = TokenCounts(draw.num_prompt) if penalised else None
-    return Record(draw, _params_bytes(params, len(draw.indices), len(bias)), bias, counts)
+    return Record(draw, _params_bytes(params, len(draw.indices), len(bias), draw.constraint is not None), bias, counts)
 
 
 def inverse_temperature(params: SamplingParams) -> float:
@@ -44,7 +44,7 @@ def inverse_temperature(params: SamplingParams) -> float:
     return 1.0 / max(params.temperature, _LEAST_TEMPERATURE)
 
 
-def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int) -> bytes:
+def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int, masked: bool) -> bytes:
     """One record of `ROW`; its first draw and first bias depend on its company and are set there."""
     row = (
         (params.seed or 0) & _SEED_BITS,
@@ -58,7 +58,7 @@ def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int) -> byte
         max(params.top_k, 0),
         -1 if params.logprobs is None else params.logprobs,
         -1,
-        0,
+        int(masked),
         0,
         num_draws,
         0,

@@ -52,11 +52,14 @@ class Sampler:
         self._device = device
         self._batches: list[Batch] = []
 
-    def draw(self, logits_RV: np.ndarray, draws: SequenceOf[Draw], place: int = 0) -> list[WorkResult]:
+    def draw(
+        self, logits_RV: np.ndarray, draws: SequenceOf[Draw], place: int = 0, mask_RW: np.ndarray | None = None
+    ) -> list[WorkResult]:
         """One result for each row of `logits_RV` (float32), drawn as `draws` say.
 
         A step that draws from many rows gives them in slices, `place` 0, 1, ...; `finish(num_places)` ends it. A row
-        that holds NaN or +inf, or of which bans leave nothing, gives a result with `error` and no token.
+        that holds NaN or +inf, or of which bans and mask leave nothing, gives a result with `error` and no token.
+        `mask_RW` (int32) counts for the rows whose draws have a constraint.
         """
         batch = self._batch(draws, logits_RV.shape[1], place)
         batch.positions_R[:] = [len(draw.history) for draw in draws]
@@ -64,7 +67,7 @@ class Sampler:
             for record in batch.records:
                 if record.counts is not None:
                     record.counts.catch_up(record.draw.history)
-        failed = sample(self._device, logits_RV, batch.rows, batch.drawn, batch.counts_R)
+        failed = sample(self._device, logits_RV, batch.rows, batch.drawn, batch.counts_R, mask_RW)
         if batch.plain and not failed:
             return [WorkResult((token,)) for token in batch.drawn.tokens_D.tolist()]
         return list(_results(batch, logits_RV.shape[1]))

@@ -127,7 +127,8 @@ class Seat(Sequence):
         banned = self._banned_ids() if self.request.params.min_tokens else ()
         draw = self.draw
         if draw is None or draw.indices != self.indices or draw.banned_ids != banned:
-            draw = Draw(self.request.params, self.indices, self.tokens, self.num_prompt, banned)
+            request = self.request
+            draw = Draw(request.params, self.indices, self.tokens, self.num_prompt, banned, request.constraint)
             self.draw = draw
         return draw
 

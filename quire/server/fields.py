@@ -39,20 +39,12 @@ INERT = frozenset(
     }
 )  # fmt: skip
 
-STRUCTURED = "Output constrained by a schema or grammar is not implemented; describe the format in the prompt."
 NO_MEDIA = "Only text goes in and out."
 TEMPLATES = "Templates come from the model's folder or --chat-template, never from a request."
 
 SHARED: Mapping[str, Guard] = {
     "store": Guard((False,), "Answers are not kept."),
-    "response_format": Guard(({"type": "text"},), STRUCTURED),
-    "structured_outputs": Guard(({},), STRUCTURED),
-    "guided_json": Guard((), STRUCTURED),
-    "guided_regex": Guard((), STRUCTURED),
-    "guided_choice": Guard((), STRUCTURED),
-    "guided_grammar": Guard((), STRUCTURED),
-    "guided_decoding_backend": Guard((), STRUCTURED),
-    "guided_whitespace_pattern": Guard((), STRUCTURED),
+    "guided_decoding_backend": Guard(("auto", "guidance"), "There is one backend."),
     "logits_processors": Guard(([],), "Use logit_bias."),
     "use_beam_search": Guard((False,), "Use n with a temperature above 0."),
     "length_penalty": Guard((1.0,)),

@@ -65,7 +65,7 @@ class StreamOptions(Body):
 
 
 class GenerationBody(Body):
-    """Fields that chat and completions share; the second block is vLLM's."""
+    """Fields that chat and completions share; the second block is vLLM's, the third says what form answers have."""
 
     model: str | None = None
     n: int = 1
@@ -94,6 +94,14 @@ class GenerationBody(Body):
     priority: int = 0
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
+
+    response_format: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_whitespace_pattern: str | None = None
 
 
 class ChatFields(Body):

@@ -91,8 +91,10 @@ class Spoken:
             )
         return {**switches, **({"reasoning_effort": LEVELS.get(effort, effort)} if has_levels else {})}
 
-    def speech(self, calling: Calling, prompt: str, budget: int | None, tells_thought: bool) -> Speech:
-        """How the answer to `prompt` is read, and what it may be."""
+    def speech(
+        self, calling: Calling, prompt: str, budget: int | None, tells_thought: bool, content: str | None = None
+    ) -> Speech:
+        """How the answer to `prompt` is read, and what it may be; `content` is the grammar of its content."""
         form = self.detected.form
         in_thought = starts_in_thought(form, prompt)
         if budget is not None and (not form.has_reasoning or self.close is None):
@@ -105,7 +107,7 @@ class Spoken:
                 param="thinking_token_budget",
             )
         required: Literal["required", "auto"] = "required" if calling.choice == "required" else "auto"
-        asked = Asked(calling.tools, required, calling.is_many, budget)
+        asked = Asked(calling.tools, required, calling.is_many, budget, content)
         return Speech(
             form,
             {tool.name: tool.parameters for tool in calling.tools},

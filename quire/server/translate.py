@@ -12,10 +12,11 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
-from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Request, SamplingParams
+from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Constraint, Request, SamplingParams, check_constrained
 from quire.server import fields
 from quire.server.calling import read_calling
 from quire.server.door import Visit
+from quire.server.forms import Content, form_of_answer, prepared
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
 from quire.server.schema import (
     MAX_SALT_CHARACTERS,
@@ -81,14 +82,21 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
     )
     visit.ask(1, service.max_inside)
     prompt = await encode_chat(service, body, calling)
-    speech = service.spoken.speech(calling, prompt.text or "", body.thinking_token_budget, body.include_reasoning)
+    content = await form_of_answer(service, body)
+    speech = service.spoken.speech(
+        calling,
+        prompt.text or "",
+        body.thinking_token_budget,
+        body.include_reasoning,
+        None if content is None else content.grammar,
+    )
     name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     room = _room(service, prompt, "messages")
     default = min(room, service.defaults.max_new_tokens or room)
     params = _with_max_tokens(params, default if asked is None else asked, name)
-    request = _request(service, plan, body, prompt, params, terms, 0, name)
-    _check_constraint(speech, body)
+    constraint = await _held(service, speech, content, params, terms.tenant(body.user))
+    request = _request(service, plan, body, prompt, params, terms, 0, name, constraint)
     return Job((request,), replace(plan, num_top=num_top, speech=None if speech.is_plain else speech), (prompt.text,))
 
 
@@ -108,21 +116,27 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
     prompt_only = body.echo and body.max_tokens == 0
     if body.echo:
         params = replace(params, prompt_logprobs=body.logprobs)
-    requests = [_completion(service, plan, body, prompt, params, terms, i) for i, prompt in enumerate(encoded)]
+    content = await form_of_answer(service, body)
+    constraint = await _held(service, None, content, params, terms.tenant(body.user))
+    requests = [
+        _completion(service, plan, body, prompt, params, terms, i, constraint) for i, prompt in enumerate(encoded)
+    ]
     echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
     plan = replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only)
     return Job(tuple(requests), plan, tuple(prompt.text for prompt in encoded))
 
 
-def _check_constraint(speech: Speech, body: ChatBody) -> None:
-    """Refuse what only a constrained answer can promise."""
-    if speech.grammar is None:
-        return
-    for name in ("thinking_token_budget", "tool_choice"):
-        if getattr(body, name) not in (None, "auto"):
-            raise UnsupportedField(
-                f"{name} needs constrained answers, which are not implemented", got=getattr(body, name), param=name
-            )
+async def _held(
+    service: Service, speech: Speech | None, content: Content | None, params: SamplingParams, owner: str
+) -> Constraint | None:
+    """What the answer must be, compiled: its content's form, within what its dialect and tools ask for."""
+    grammar = content.grammar if content is not None else None
+    if speech is not None and not speech.is_plain:
+        grammar = speech.grammar
+    if grammar is None:
+        return None
+    check_constrained(params)
+    return await prepared(service, grammar, content, owner)
 
 
 def _completion(
@@ -133,13 +147,14 @@ def _completion(
     params: SamplingParams,
     terms: Terms,
     number: int,
+    constraint: Constraint | None,
 ) -> Request:
     room = _room(service, prompt, "prompt")
     asked = min(COMPLETION_TOKENS, room) if body.max_tokens is None else body.max_tokens
     if body.echo and asked == 0:
         asked = 1  # the engine draws one, which is not told
     whole = _with_max_tokens(params, asked, "max_tokens")
-    return _request(service, plan, body, prompt, whole, terms, number, "max_tokens")
+    return _request(service, plan, body, prompt, whole, terms, number, "max_tokens", constraint)
 
 
 def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "completion"]) -> ReplyPlan:
@@ -232,6 +247,7 @@ def _request(
     terms: Terms,
     number: int,
     max_tokens_name: str,
+    constraint: Constraint | None,
 ) -> Request:
     if len(prompt.ids) + (params.max_tokens or 0) > service.plan.max_model_len:
         raise ContextLengthExceeded(
@@ -255,6 +271,7 @@ def _request(
         flex=body.service_tier == "flex",
         deadline_s=None if number else terms.deadline_s,
         leads=not number,
+        constraint=constraint,
     )
 
 

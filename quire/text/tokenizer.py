@@ -99,6 +99,11 @@ class Tokenizer:
         found: int | None = self._backend.token_to_id(text)
         return found
 
+    @property
+    def special_texts(self) -> frozenset[str]:
+        """The spellings of all special tokens."""
+        return frozenset([text for token_id in self.special_ids if (text := self.piece(token_id)) is not None])
+
     def new_chain(self) -> DecoderChain:
         """A decoder at the start of a text, for one stream; UnsupportedModel when its steps cannot be streamed."""
         return build_chain(self._decoder_spec, self._clean_up)

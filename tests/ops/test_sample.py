@@ -48,22 +48,24 @@ def packed(allowed_RV: Any) -> Any:
     return np.packbits(bits, axis=1, bitorder="little").view(np.int32)
 
 
-@pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
-def test_a_mask_forbids_and_the_rest_is_as_before(device_of: DeviceOf, share: float) -> None:
+@pytest.mark.parametrize("chain", [{"top_p": 0.9}, {}, {"top_k": 3}, {"top_k": 10**6}, {"min_p": 0.01}])
+@pytest.mark.parametrize("share", [0.002, 0.5, 0.999])
+def test_a_mask_forbids_and_the_rest_is_as_before(device_of: DeviceOf, share: float, chain: dict[str, float]) -> None:
     for size in SIZES:
         logits_RV = random(size, 5, size)
         allowed_RV = np.random.default_rng(size).random((5, size)) < share
         allowed_RV[np.arange(5), np.arange(5) * 7 % size] = True
         expected = [
-            reference(logits_RV[r], Draw(SamplingParams(seed=7, top_p=0.9), (0,), range(4), 4), allowed_RV[r])
+            reference(logits_RV[r], Draw(SamplingParams(seed=7, **chain), (0,), range(4), 4), allowed_RV[r])
             for r in range(5)
         ]
-        rows = rows_of(params(5, masked=1, seed=7, position=4, inv_temperature=1, top_p=0.9))
+        rows = rows_of(params(5, masked=1, seed=7, position=4, inv_temperature=1, **chain))
         for threads in (1, 2, 7):
             drawn, work_RV = make_drawn(5, 5, 0), logits_RV.copy()
             assert sample(device_of(threads), work_RV, rows, drawn, None, packed(allowed_RV)) == 0
             assert [(token,) for token in drawn.tokens_D.tolist()] == [result.tokens for result in expected]
-            assert np.array_equal(work_RV, np.where(allowed_RV, logits_RV, -np.inf))
+            assert np.array_equal(work_RV[allowed_RV], logits_RV[allowed_RV])
+            assert np.all((work_RV == logits_RV) | (work_RV == -np.inf))
 
 
 def test_only_masked_rows_look_at_the_mask(device_of: DeviceOf) -> None:

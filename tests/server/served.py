@@ -22,7 +22,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import quire
-from quire.engine.build import build_scheduler
+from quire.engine.build import Keep, build_engine, build_scheduler
 from quire.engine.engine import Engine
 from quire.engine.local import in_thread
 from quire.hardware import Hardware
@@ -100,13 +100,15 @@ class Answer:
 
 
 class Served:
-    """One server. `post`, `get` and `call` go through ASGI, `url` through a real socket."""
+    """One server. `post`, `get` and `call` go through ASGI, `url` through a real socket. With `keep`
+    the bundled model answers, and grammars are kept by what it makes."""
 
     def __init__(
         self,
         choose: Any = None,
         engine: EngineSettings | None = None,
         template: ChatTemplate = TEMPLATE,
+        keep: Keep | None = None,
         **settings: Any,
     ) -> None:
         self.loop = asyncio.new_event_loop()
@@ -117,7 +119,8 @@ class Served:
         self.runner = SlowRunner(SPEC.vocab_size, self.plan.block_size, choose)
         given = ServerSettings(**settings)
         contract = Contract(given.max_queue_seconds or inf, given.max_waiting_tokens)
-        self.engine = Engine(build_scheduler(self.plan), self.runner, contract)
+        built = build_engine(self.plan, BUNDLED, keep=keep) if keep else None
+        self.engine = built.engine if built else Engine(build_scheduler(self.plan), self.runner, contract)
         self.client = in_thread(self.engine)
         seeds = iter(range(1, 10**9))
         self.service = Service(
@@ -186,6 +189,8 @@ class Served:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(TIMEOUT_S)
         self.service.threads.shutdown()
+        if self.engine.grammars is not None:
+            self.engine.grammars.close()
         self.loop.close()
 
 
@@ -198,8 +203,10 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def served(choose: Any = None, engine: EngineSettings | None = None, **settings: Any) -> Iterator[Served]:
-    server = Served(choose, engine, **settings)
+def served(
+    choose: Any = None, engine: EngineSettings | None = None, keep: Keep | None = None, **settings: Any
+) -> Iterator[Served]:
+    server = Served(choose, engine, keep=keep, **settings)
     try:
         yield server
     finally:

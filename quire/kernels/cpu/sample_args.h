@@ -33,7 +33,7 @@ struct TokenCountsView {
 };
 
 struct Sample {
-    float* logits;                  // [rows, vocab]; masked tokens become -inf, all others are left as they were
+    float* logits;                  // [rows, vocab]; masked tokens may become -inf, all others are left as they were
     const SampleRow* params;        // [rows]; all ranges checked by the binding
     const TokenCountsView* counts;  // [rows] or null
     const int32_t* indices;         // [draws]

@@ -108,6 +108,10 @@ inline uint64_t find_sums(Row& row, float peak, float inv_temperature) {
         for (int64_t b = begin; b < end; ++b) {
             const float* x = row.x + b * kBlock;
             const int64_t n = row.size_of(b);
+            if ((row.peaks[b] - peak) * inv_temperature <= -30.0f) {  // as in weigh: no weight in it is more than 0
+                row.sums[b] = 0;
+                continue;
+            }
             Tally tally = no_tally();
             int64_t i = 0;
             for (; i + kLanes <= n; i += kLanes) tally = count(tally, weigh(load(x + i), top, scale));
@@ -217,7 +221,7 @@ inline int64_t keep(const Row& row, Cut cut, int64_t n) {
 inline int64_t collect(const Row& row, float least) {
     int64_t n = 0;
     for (int64_t b = 0; b < row.num_blocks; ++b) {
-        if (row.peaks[b] >= least) n += append_above(row.x + b * kBlock, b * kBlock, row.size_of(b), least, row.ids + n);
+        if (row.peaks[b] >= least && row.peaks[b] > -kInfinity) n += append_above(row.x + b * kBlock, b * kBlock, row.size_of(b), least, row.ids + n);
     }
     for (int64_t i = 0; i < n; ++i) row.values[i] = row.x[row.ids[i]];
     return n;

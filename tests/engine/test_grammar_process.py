@@ -1,0 +1,168 @@
+"""Grammars in a process of their own: the same masks, and nothing that a stranger sends keeps anyone waiting."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import quire
+from quire.engine.grammar_credit import MOST_S, REFILL, Credit
+from quire.engine.grammar_process import GONE, ProcessKeeper
+from quire.engine.grammars import Grammars, ThreadKeeper, compile_with
+from quire.errors import Overloaded, QuireError, RequestError
+from quire.form import StructuredOutputsParams
+from quire.model_spec import read_model_spec
+from quire.request import Constraint
+from quire.structured.order import MaskOrder
+from quire.structured.source import grammar_of
+
+BUNDLED = Path(quire.__file__).parent / "bundled"
+SPEC = read_model_spec(BUNDLED)
+NUM_ROWS = 4
+ROW_BYTES = -(-SPEC.vocab_size // 32) * 4
+LIMIT_S = 2.0
+
+
+@pytest.fixture(scope="module")
+def keeper() -> Iterator[ProcessKeeper]:
+    with_process = ProcessKeeper(BUNDLED, SPEC.vocab_size, SPEC.eos_ids, NUM_ROWS)
+    compile_with(with_process, constraint(regex="warm"))
+    yield with_process
+    with_process.close()
+
+
+def constraint(owner: str = "", **form: Any) -> Constraint:
+    return Constraint(grammar_of(StructuredOutputsParams(**form)), owner)
+
+
+def masks(keeper: Grammars, order: MaskOrder) -> tuple[list[bytes], tuple[tuple[int, str], ...]]:
+    keeper.begin(order)
+    failures = keeper.wait()
+    return [bytes(keeper.rows[row * ROW_BYTES : (row + 1) * ROW_BYTES]) for _, row, _ in order.fills], failures
+
+
+def tokens_of(mask: bytes) -> list[int]:
+    return [token for token in range(SPEC.vocab_size) if mask[token // 8] >> token % 8 & 1]
+
+
+def test_masks_are_those_of_a_thread(keeper: ProcessKeeper) -> None:
+    thread = ThreadKeeper(BUNDLED, SPEC.vocab_size, SPEC.eos_ids, NUM_ROWS)
+    form = constraint(json={"type": "object", "properties": {"a": {"type": "string", "maxLength": 9}}})
+    for each in (keeper, thread):
+        compile_with(each, form)
+    opens = ((101, "", form.grammar), (102, "", form.grammar))
+    order = MaskOrder(opens, ((101, 0, ()), (102, 3, ())))
+    chosen: list[int] = []
+    for _ in range(30):
+        found, failures = masks(keeper, order)
+        assert (found, failures) == masks(thread, order)
+        assert found[0] == found[1]
+        allowed = tokens_of(found[0])
+        assert allowed
+        chosen.append(allowed[len(chosen) * 7 % len(allowed)])
+        if chosen[-1] in SPEC.eos_ids:
+            break
+        order = MaskOrder((), ((101, 0, (chosen[-1],)), (102, 3, (chosen[-1],))))
+    assert len(chosen) > 3
+    masks(keeper, MaskOrder((), (), (101, 102)))
+    thread.close()
+
+
+HOSTILE: dict[str, dict[str, Any]] = {
+    "patterns that meet": {"json": {"type": "object", "patternProperties": {
+        f"^(a|b){{{count}}}.*x{count}$": {"type": "string"} for count in range(1, 200)
+    }}},
+    "patterns that all hold": {"json": {"allOf": [
+        {"type": "string", "pattern": f".*a.{{{count}}}b"} for count in range(10, 22)
+    ]}},
+    "a large divisor": {"json": {"type": "integer", "multipleOf": 99991}},
+    "many properties": {"json": {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(8000)}}},
+    "alternatives of alternatives": {"json": {"allOf": [
+        {"anyOf": [{"properties": {f"p{i}_{j}": {"type": "string"}}} for j in range(4)]} for i in range(12)
+    ]}},
+    "nested counts": {"regex": "((((a{0,200}){0,200}){0,200}){0,200}){0,200}b"},
+    "an intersection of counts": {"grammar": "start: X\nX: " + " & ".join(f"/(.*a.{{{n}}}b)+/" for n in range(20, 40))},
+    "a long constant": {"json": {"const": "x" * 200_000}},
+    "itself": {"json": {"$ref": "#"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_grammar_is_refused_or_ready_in_time(keeper: ProcessKeeper, form: dict[str, Any]) -> None:
+    start = time.monotonic()
+    error = None
+    try:
+        compile_with(keeper, constraint(**form))
+    except QuireError as problem:
+        error = problem
+    assert time.monotonic() - start < 4 * LIMIT_S  # the bound is LIMIT_S; a test's machine may be busy
+    assert error is None or isinstance(error, RequestError)
+    compile_with(keeper, constraint(regex="still [a-z]+"))
+
+
+def test_what_takes_too_long_says_so(keeper: ProcessKeeper) -> None:
+    with pytest.raises(RequestError, match=r"takes more than|not compiled within|cannot be compiled"):
+        compile_with(keeper, constraint(**HOSTILE["patterns that meet"]))
+
+
+def test_a_crowd_of_hostile_grammars_does_not_shut_others_out(keeper: ProcessKeeper) -> None:
+    """Owners take turns, so a second owner waits for one trial, not for all of the first one's."""
+    told: queue.SimpleQueue[tuple[str, QuireError | None]] = queue.SimpleQueue()
+    for number in range(12):
+        hostile = {**HOSTILE["patterns that meet"]["json"], "title": str(number)}
+        keeper.prepare(constraint("crowd", json=hostile), lambda error: told.put(("crowd", error)))
+    keeper.prepare(constraint("guest", regex="[0-9]{4}"), lambda error: told.put(("guest", error)))
+    answers = [told.get(timeout=30) for _ in range(13)]
+    names = [name for name, _ in answers]
+    assert names.index("guest") <= 2
+    assert dict(answers)["guest"] is None
+    assert any(isinstance(error, Overloaded) for name, error in answers if name == "crowd")
+
+
+def test_a_process_that_dies_fails_its_answers_and_comes_back() -> None:
+    keeper = ProcessKeeper(BUNDLED, SPEC.vocab_size, SPEC.eos_ids, NUM_ROWS)
+    form = constraint(choice=["one", "two"])
+    compile_with(keeper, form)
+    child = keeper._child
+    assert child is not None
+    os.kill(child._process.pid, signal.SIGKILL)
+    child._process.wait()
+    keeper.begin(MaskOrder(((1, "", form.grammar),), ((1, 2, ()),)))
+    lost = keeper.wait()
+    assert lost in (((2, GONE),), ())  # begun on the old one, or already on a new one
+    compile_with(keeper, form)
+    found, failures = masks(keeper, MaskOrder(((2, "", form.grammar),), ((2, 0, ()),)))
+    assert failures == ()
+    assert tokens_of(found[0])
+    keeper.close()
+
+
+def test_an_answer_that_does_not_fit_fails_alone(keeper: ProcessKeeper) -> None:
+    form = constraint(regex="[0-9]+")
+    compile_with(keeper, form)
+    opens = ((201, "", form.grammar), (202, "", form.grammar))
+    masks(keeper, MaskOrder(opens, ((201, 0, ()), (202, 1, ()))))
+    found, _ = masks(keeper, MaskOrder((), ((202, 1, ()),)))
+    digit = tokens_of(found[0])[0]
+    letter = next(token for token in range(SPEC.vocab_size) if token not in tokens_of(found[0]))
+    found, failures = masks(keeper, MaskOrder((), ((201, 0, (letter,)), (202, 1, (digit,)))))
+    assert [row for row, _ in failures] == [0]
+    assert tokens_of(found[0]) == []
+    assert tokens_of(found[1])
+
+
+def test_a_purse_is_spent_and_filled_up() -> None:
+    credit = Credit()
+    assert credit.left_s("a", 5.0) == MOST_S
+    credit.spend("a", 2 * MOST_S, 5.0)
+    assert credit.left_s("a", 5.0) == -MOST_S
+    assert credit.left_s("b", 5.0) == MOST_S
+    assert credit.left_s("a", 5.0 + MOST_S / REFILL) == pytest.approx(0.0)
+    assert credit.left_s("a", 5.0 + 10 * MOST_S / REFILL) == MOST_S
