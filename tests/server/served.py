@@ -24,10 +24,12 @@ from starlette.applications import Starlette
 import quire
 from quire.engine.build import Keep, build_engine, build_scheduler
 from quire.engine.engine import Engine
+from quire.engine.grammars import Told
 from quire.engine.local import in_thread
 from quire.hardware import Hardware
 from quire.model_spec import read_model_spec
 from quire.plan import Contract, plan
+from quire.request import Constraint
 from quire.runner.fake import FakeRunner
 from quire.server.app import create_app
 from quire.server.serve import uvicorn_config
@@ -35,6 +37,7 @@ from quire.server.service import Service
 from quire.server.speech import Spoken
 from quire.settings import EngineSettings, ServerSettings
 from quire.step import Draw, Step, StepResult
+from quire.structured.order import MaskOrder
 from quire.tenancy.keys import KeyRing
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
@@ -75,6 +78,24 @@ class SlowRunner(FakeRunner):
         self.num_steps += 1
         time.sleep(self.pace_s)
         return super().run(step)
+
+
+class Believing:
+    """Grammars that are never looked at: the fake runner says what it says."""
+
+    rows = memoryview(b"")
+
+    def prepare(self, constraint: Constraint, told: Told) -> None:
+        told(None)
+
+    def begin(self, order: MaskOrder) -> None:
+        raise NotImplementedError
+
+    def wait(self) -> tuple[tuple[int, str], ...]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass
@@ -120,7 +141,7 @@ class Served:
         given = ServerSettings(**settings)
         contract = Contract(given.max_queue_seconds or inf, given.max_waiting_tokens)
         built = build_engine(self.plan, BUNDLED, keep=keep) if keep else None
-        self.engine = built.engine if built else Engine(build_scheduler(self.plan), self.runner, contract)
+        self.engine = built.engine if built else Engine(build_scheduler(self.plan), self.runner, contract, Believing())
         self.client = in_thread(self.engine)
         seeds = iter(range(1, 10**9))
         self.service = Service(

@@ -191,8 +191,45 @@ def test_a_text_format_asks_for_nothing(server: Served) -> None:
     assert ask(server, response_format={"type": "text"}).status == 200
 
 
-def test_a_server_without_grammars_says_so() -> None:
+def test_an_engine_without_grammars_says_so() -> None:
     with served() as fake:
+        fake.engine.grammars = None
         answer = fake.chat(response_format={"type": "json_object"})
         assert answer.status == 400
         assert "grammars" in answer.error["message"]
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "set_size",
+        "parameters": {
+            "type": "object",
+            "properties": {"size": {"type": "integer"}, "unit": {"enum": ["m", "km"]}},
+            "required": ["size", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "set_size"}}])
+def test_a_required_call_is_made_and_fits_its_schema(server: Served, choice: Any) -> None:
+    for seed in range(4):
+        answer = ask(server, tools=[TOOL], tool_choice=choice, temperature=2.0, seed=seed, parallel_tool_calls=False)
+        assert answer.status == 200, answer.body
+        told = answer.json()["choices"][0]
+        if told["finish_reason"] == "length":
+            continue
+        assert told["finish_reason"] == "tool_calls"
+        (call,) = told["message"]["tool_calls"]
+        arguments = json.loads(call["function"]["arguments"])
+        assert isinstance(arguments["size"], int)
+        assert arguments["unit"] in ("m", "km")
+
+
+def test_a_form_and_tools_hold_together(server: Served) -> None:
+    body = {"tools": [TOOL], "response_format": json_schema({"enum": ["red", "blue"]}), "temperature": 2.0}
+    for seed in range(4):
+        message = ask(server, **body, seed=seed).json()["choices"][0]["message"]
+        assert message.get("tool_calls") or json.loads(message["content"]) in ("red", "blue")
