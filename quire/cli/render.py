@@ -19,6 +19,7 @@ from quire.cli.serve import build_service
 from quire.engine.client import EngineClient
 from quire.engine.messages import FromEngine, ToEngine
 from quire.errors import InvalidSetting
+from quire.request import Constraint
 from quire.settings import EngineSettings, ServerSettings
 
 FILE = "@"
@@ -34,7 +35,7 @@ def render(
 ) -> None:
     """Print the prompt's text as it is, its ids to stderr; or everything about it as JSON."""
     prepared = prepare(model, revision, settings)
-    service = build_service(prepared, ServerSettings(chat_template=chat_template), EngineClient(_NoEngine()))
+    service = build_service(prepared, ServerSettings(chat_template=chat_template), _Unasked(_NoEngine()))
     shown = asyncio.run(_shown(service, _body(question)))
     service.threads.shutdown()
     if as_json:
@@ -74,6 +75,13 @@ async def _shown(service: Any, body: dict[str, Any]) -> dict[str, Any]:
         return rendered(
             service, await completion_job(service, schema.read(schema.CompletionBody, body), visit, Terms())
         )
+
+
+class _Unasked(EngineClient):
+    """A client that is asked for nothing but grammars, which nobody compiles here."""
+
+    async def prepare(self, constraint: Constraint) -> None:
+        """What cannot be compiled is found when it is sent."""
 
 
 class _NoEngine:

@@ -20,7 +20,13 @@ def rendered(service: Service, job: Job) -> dict[str, Any]:
     head = {"object": f"{job.plan.kind}.render", "model": job.plan.model}
     if len(prompts) > 1:
         return {**head, "prompts": prompts, "sampling": _sampling(job.requests[0])}
-    shown: dict[str, Any] = {**head, **prompts[0], "sampling": _sampling(job.requests[0])}
+    constraint = job.requests[0].constraint
+    shown: dict[str, Any] = {
+        **head,
+        **prompts[0],
+        "sampling": _sampling(job.requests[0]),
+        "grammar": None if constraint is None else constraint.grammar,
+    }
     if job.plan.kind == "chat":
         detected = service.spoken.detected
         shown |= {
@@ -28,7 +34,6 @@ def rendered(service: Service, job: Job) -> dict[str, Any]:
             "tool_format": detected.tool_format,
             "reasoning_format": detected.reasoning_format,
             "in_reasoning": speech is not None and speech.in_thought,
-            "grammar": None if speech is None else speech.grammar,
         }
     return shown
 

@@ -15,11 +15,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from quire.errors import RequestError
 from quire.text.formats import lark
 from quire.text.formats.dialect import Calls, Channels, Format, Keywords, Maybe, Parameter, Part, chunks
 from quire.text.formats.lark import NOTHING, Rules
 from quire.text.formats.literals import as_json, types_of
 
+EBNF = "%ebnf"  # how text in that notation begins, which has no place inside another grammar
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
@@ -80,6 +82,12 @@ def constraint(
 
 def _together(whole: str, content: str) -> str:
     """Both grammars in llguidance's JSON, in which the first refers to the other by name."""
+    if content.startswith(EBNF):
+        raise RequestError(
+            "an EBNF grammar cannot stand beside tools or reasoning",
+            hint="Write it in Lark.",
+            param="structured_outputs",
+        )
     parts = json.loads(content)["grammars"] if content.startswith("{") else [{"lark_grammar": content}]
     return json.dumps({"grammars": [{"lark_grammar": whole}, {**parts[0], "name": "content"}, *parts[1:]]})
 
