@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from served import NOW, Served, served
+from served import NOW, TOKENIZER, Served, served
 from test_tools import calls_of, streamed
 
 from quire.engine.grammars import ThreadKeeper
+from quire.server.speech import Spoken
+from quire.text.formats.detect import Detected
+from quire.text.formats.dialect import Format, Reasoning
 from quire.text.template import ChatTemplate
 
 CHAT = "/v1/chat/completions"
@@ -119,13 +122,33 @@ def test_content_of_a_schema_stands_beside_tools(held: Served) -> None:
             check(calls_of(message))
 
 
-def test_a_budget_of_reasoning() -> None:
-    """Where the end of reasoning is several tokens it cannot be forced, and that is said."""
-    source = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>assistant\n<think>\n"
-    template = ChatTemplate({"default": source}, {"bos_token": "", "eos_token": ""}, NOW)
+THINKS = "{% for m in messages %}{{ m.content }}{% endfor %}<|im_start|>assistant\n<think>\n"
+
+
+def test_where_the_end_of_reasoning_is_no_token_it_cannot_be_forced() -> None:
+    template = ChatTemplate({"default": THINKS}, {"bos_token": "", "eos_token": ""}, NOW)
     with served(keep=ThreadKeeper, template=template) as server:
         error = server.post(CHAT, {"messages": BODY["messages"], "thinking_token_budget": 4}).error
         assert error["param"] == "thinking_token_budget"
+
+
+@pytest.mark.parametrize("budget", [0, 1, 7])
+def test_a_budget_of_reasoning_is_held(budget: int) -> None:
+    """The marks of calls, which are tokens of the bundled vocabulary, stand in for those of reasoning."""
+    marks = Reasoning("stand-in", "<tool_call>", "</tool_call>")
+    source = THINKS.replace("<think>", marks.opens)
+    template = ChatTemplate({"default": source}, {"bos_token": "", "eos_token": ""}, NOW)
+    with served(keep=ThreadKeeper, template=template) as server:
+        spoken = Spoken(Detected(Format(reasoning=marks)), {}, TOKENIZER.id_of(marks.closes))
+        object.__setattr__(server.service, "spoken", spoken)
+        body = {"messages": BODY["messages"], "thinking_token_budget": budget, "max_tokens": 30}
+        for seed in range(5):
+            answer = server.post(CHAT, {**body, "temperature": 1.5, "seed": seed}).json()
+            assert answer["usage"]["completion_tokens_details"]["reasoning_tokens"] <= budget + 1
+            assert answer["usage"]["completion_tokens"] > budget + 1
+            assert answer["choices"][0]["message"]["content"]
+        free = server.post(CHAT, {**body, "thinking_token_budget": None}).json()
+        assert free["usage"]["completion_tokens_details"]["reasoning_tokens"] > budget + 1
 
 
 def test_what_cannot_be_held_is_refused_by_name(held: Served) -> None:
