@@ -241,7 +241,7 @@ def serve(engine: Engine, requests: list[Request]) -> dict[tuple[str, int], list
     waiting = list(requests)
     while waiting or engine.has_work:
         if waiting:
-            engine.add(waiting.pop(0))
+            engine.add(waiting.pop(0), 0.0)
         report = engine.step(0.0)
         for delta in report.deltas if report else ():
             said.setdefault((delta.request_id, delta.index), []).extend([*delta.tokens, *delta.logprobs, delta.finish])
