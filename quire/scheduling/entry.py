@@ -58,7 +58,10 @@ class Entry:
         rows = self._limits.max_num_seqs - sum([len(seat.indices) for seat in present])
         if rows < 1:
             return
-        promised = sum([self._num_wanted(seat) for seat in present])
+        size = self._limits.block_size
+        promised = sum(
+            [self._num_wanted(seat) for seat in present if not (seat.steady and seat.num_computed % size)]
+        )  # a steady sequence owes one token: it wants a block if it is at the end of one
         futures = [self._future(seat) for seat in present]
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
@@ -141,8 +144,11 @@ class Entry:
 
     def _future(self, seat: Seat) -> tuple[int, int]:
         """Tokens that each sample of `seat` is expected to draw still, and the blocks that it holds."""
-        num_output, most = seat.num_output, seat.last_len - len(seat.tokens)
-        num_left = most if seat.request.params.ignore_eos else self.lengths.num_left(num_output, most)
+        num_tokens, request = len(seat.tokens), seat.request
+        most = seat.last_len - num_tokens
+        num_left = most
+        if not request.params.ignore_eos:
+            num_left = self.lengths.num_left(num_tokens - len(request.prompt), most)
         return num_left, len(seat.blocks) or self._limits.num_blocks(len(seat.tokens))
 
     def _may_pass(self, seat: Seat, passed: list[Seat]) -> bool:

@@ -18,37 +18,40 @@ BUCKETS_PER_OCTAVE = 4
 NUM_BUCKETS = 32 * BUCKETS_PER_OCTAVE
 REMEMBERED = 0.995  # of the weight of all lengths before, with each new one
 FIRST_GUESS = 64  # tokens, before anything is known
+HEAVIEST = 1e9
 
 
 class OutputLengths:
     """Lengths of answers that ended by themselves, newer ones counting more; constant memory."""
 
     def __init__(self) -> None:
-        self._weights = [0.0] * NUM_BUCKETS
-        self._sums = [0.0] * NUM_BUCKETS
-        self._longer: list[tuple[float, float]] = [(0.0, 0.0)] * NUM_BUCKETS
+        # Sums over all lengths of a bucket or longer. A new length weighs more than the last one by 1 / REMEMBERED
+        # instead of all older ones less: one number changes instead of all.
+        self._num_longer = [0.0] * NUM_BUCKETS
+        self._sum_longer = [0.0] * NUM_BUCKETS
+        self._newest = 1.0
 
     def record(self, num_tokens: int) -> None:
         """An answer of `num_tokens` has ended."""
-        weights = [weight * REMEMBERED for weight in self._weights]
-        sums = [total * REMEMBERED for total in self._sums]
-        weights[_bucket(num_tokens)] += 1.0
-        sums[_bucket(num_tokens)] += num_tokens
-        self._weights, self._sums = weights, sums
-        weight = total = 0.0
-        for bucket in range(NUM_BUCKETS - 1, -1, -1):
-            weight += weights[bucket]
-            total += sums[bucket]
-            self._longer[bucket] = weight, total
+        self._newest /= REMEMBERED
+        if self._newest > HEAVIEST:
+            self._num_longer = [weight / self._newest for weight in self._num_longer]
+            self._sum_longer = [total / self._newest for total in self._sum_longer]
+            self._newest = 1.0
+        weight, total = self._newest, self._newest * num_tokens
+        numbers, sums = self._num_longer, self._sum_longer
+        for bucket in range(_bucket(num_tokens) + 1):
+            numbers[bucket] += weight
+            sums[bucket] += total
 
     def num_left(self, num_tokens: int, most: int) -> int:
         """Tokens that an answer of `num_tokens` so far is expected to get still, 1 to `most`.
 
         The mean of the longer ones; where hardly any was longer, as many again.
         """
-        weight, total = self._longer[_bucket(num_tokens + 1)]
+        bucket, newest = _bucket(num_tokens + 1), self._newest
         guess = num_tokens + max(num_tokens, FIRST_GUESS)
-        expected = (total + guess) / (weight + 1.0)
+        expected = (self._sum_longer[bucket] + newest * guess) / (self._num_longer[bucket] + newest)
         return max(1, min(most, round(expected) - num_tokens))
 
 
@@ -67,4 +70,11 @@ def peak_growth(futures: SequenceOf[tuple[int, int]], block_size: int) -> int:
 
 
 def _bucket(num_tokens: int) -> int:
+    return SHORT[num_tokens] if num_tokens < len(SHORT) else _bucket_of(num_tokens)
+
+
+def _bucket_of(num_tokens: int) -> int:
     return min(NUM_BUCKETS - 1, int(BUCKETS_PER_OCTAVE * log2(max(1, num_tokens))))
+
+
+SHORT = tuple(_bucket_of(num_tokens) for num_tokens in range(4096))

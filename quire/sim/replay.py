@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from quire.cache.blocks import BlockPool
-from quire.cache.prefix import PrefixIndex
 from quire.errors import RequestError
 from quire.request import Request, SamplingParams
 from quire.scheduling.cost import shape_of
@@ -21,6 +20,7 @@ from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
 from quire.sim.device import ModelledDevice
 from quire.sim.figures import Seen, Spread, jain_index
+from quire.sim.names import SimulatedIndex
 from quire.sim.trace import HASHED_TOKENS, Arrival
 from quire.step import Delta, Step, StepResult, WorkResult
 
@@ -108,7 +108,7 @@ class Simulation:
         self.num_arrived = self.num_refused = self.num_steps = 0
         self.now_s = 0.0
         self._served = served
-        prefix = PrefixIndex(served.limits.block_size) if served.prefix_cache else None
+        prefix = SimulatedIndex(served.limits.block_size) if served.prefix_cache else None
         pool = BlockPool(served.num_blocks)
         self._scheduler = Scheduler(served.limits, pool, prefix, served.policy, served.itl_target)
         self._todo = deque(arrivals)
@@ -186,8 +186,9 @@ class Simulation:
         name = str(self.num_arrived)
         limits = self._served.limits
         room = min(limits.max_model_len, self._served.num_blocks * limits.block_size + 1) - arrival.num_prompt
-        # The seed carries the length at which the answer ends: a greedy request does not use it.
-        params = SamplingParams(temperature=0.0, seed=arrival.num_output, max_tokens=max(1, room))
+        # The seed carries the length before which the answer does not end: a greedy request does not use it.
+        length = arrival.num_prompt + arrival.num_output - 1
+        params = SamplingParams(temperature=0.0, seed=length, max_tokens=max(1, room))
         tenant = str(self.num_arrived % self._served.num_tenants)
         request = Request(name, _prompt(arrival, self.num_arrived), params, eos_ids=(EOS,), tenant=tenant)
         try:
@@ -234,14 +235,11 @@ class Simulation:
 
 
 def _results(step: Step) -> StepResult:
-    results = []
-    for work in step.works:
-        draw = work.draw
-        if draw is None:
-            results.append(NOT_DRAWN)
-        else:
-            ends = len(draw.history) - draw.num_prompt + 1 >= (draw.params.seed or 0)
-            results.append(ENDED if ends else DRAWN)
+    draws = [work.draw for work in step.works]
+    results = [
+        NOT_DRAWN if draw is None else (DRAWN if len(draw.history) < (draw.params.seed or 0) else ENDED)
+        for draw in draws
+    ]
     return StepResult(tuple(results))
 
 
