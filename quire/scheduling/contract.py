@@ -147,7 +147,7 @@ class Gate:
     def _check_tokens(self, request: Request, forecast: Forecast | None) -> None:
         most, num_waiting = self._contract.max_tokens, self._outlook.num_waiting_tokens(request.flex)
         num_over = 0 if most is None else num_waiting + len(request.prompt) - most
-        if num_waiting and num_over > 0:
+        if num_waiting and num_over > 0 and not self._outlook.is_within_share(request, most or 0):
             wait_s = LEAST_RETRY_S if forecast is None else self.typical * forecast.wait_s
             later_s = wait_s * min(1.0, num_over / num_waiting)
             raise QueueFull(

@@ -32,6 +32,11 @@ class Line:
         self._accounts = accounts
         self._queues: dict[Account, list[Seat]] = {}
 
+    @property
+    def num_queues(self) -> int:
+        """Tenants of whom someone waits."""
+        return len(self._queues)
+
     def waiting(self) -> Iterator[Seat]:
         """Everyone who waits, queue by queue."""
         for queue in self._queues.values():

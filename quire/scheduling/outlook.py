@@ -60,6 +60,15 @@ class Outlook:
         """Prompt tokens of everyone who waits in that lane."""
         return self._flex.num_waiting_tokens if flex else self._line.num_waiting_tokens
 
+    def is_within_share(self, request: Request, most: int) -> bool:
+        """True if the prompts of its tenant that wait, and its own, stay within an equal part of `most` tokens."""
+        if not self._rule.by_tenant or request.flex:
+            return False
+        account = self._accounts.find(request.tenant)
+        queue = [] if account is None else self._line.queue_of(account)
+        num_tenants = self._line.num_queues + (not queue)
+        return sum([len(seat.request.prompt) for seat in queue]) + len(request.prompt) <= most // num_tenants
+
     def unheard(self, request_ids: Iterable[str]) -> list[Seat]:
         """Those of these who wait and have not drawn a token."""
         wanted, waiting = set(request_ids), chain(self._line.waiting(), self._flex.waiting())

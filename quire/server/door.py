@@ -1,13 +1,17 @@
 """How many requests are inside, from the moment they are let in to the end of their answers.
 
-Knows: a count. Does not know: what a request is, who counts as waiting.
+When the house is full, a tenant with less inside than an equal part of it is still let in: another's flood does not
+close the door to it. However many tenants there are, no more than twice the limit comes in.
+
+Knows: counts by tenant. Does not know: what a request is, who counts as waiting.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from quire.errors import Overloaded
 
@@ -17,6 +21,7 @@ class Door:
     """Counts engine requests, those still being translated included: they all come in before the engine sees one."""
 
     num_inside: int = 0
+    by_tenant: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def visit(self) -> Iterator[Visit]:
@@ -26,6 +31,17 @@ class Door:
             yield visit
         finally:
             self.num_inside -= visit.num
+            self.by_tenant[visit.tenant] -= visit.num
+            if not self.by_tenant[visit.tenant]:
+                del self.by_tenant[visit.tenant]
+
+    def has_room(self, num: int, limit: int, tenant: str) -> bool:
+        """True if `num` more of `tenant` may come in."""
+        if self.num_inside + num <= limit:
+            return True
+        mine = self.by_tenant[tenant]
+        num_tenants = len(self.by_tenant) + (mine == 0)
+        return mine + num <= limit // num_tenants and self.num_inside + num <= 2 * limit
 
 
 @dataclass(slots=True)
@@ -34,10 +50,11 @@ class Visit:
 
     door: Door
     num: int = 0
+    tenant: str = ""
 
-    def ask(self, num: int, limit: int) -> None:
-        """Let `num` more in, or raise `Overloaded` if more than `limit` would be inside."""
-        if self.door.num_inside + num > limit:
+    def ask(self, num: int, limit: int, tenant: str = "") -> None:
+        """Let `num` more of `tenant` in, or raise `Overloaded` if more than `limit` would be inside."""
+        if not self.door.has_room(num, limit, tenant):
             raise Overloaded(
                 "too many requests are waiting",
                 got=f"{self.door.num_inside} inside, {num} more",
@@ -45,4 +62,6 @@ class Visit:
                 hint="Try again later.",
             )
         self.door.num_inside += num
+        self.door.by_tenant[tenant] += num
         self.num += num
+        self.tenant = tenant

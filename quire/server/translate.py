@@ -80,7 +80,7 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
     calling = read_calling(
         body.tools, body.tool_choice, body.parallel_tool_calls, service.settings.unknown_fields == "warn"
     )
-    visit.ask(1, service.max_inside)
+    visit.ask(1, service.max_inside, terms.tenant(body.user))
     prompt = await encode_chat(service, body, calling)
     content = await form_of_answer(service, body)
     speech = service.spoken.speech(
@@ -111,7 +111,7 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
             "too many answers", got=f"{len(prompts)} prompts, n={body.n}", allowed=f"{MAX_CHOICES} together", param="n"
         )
     params = _sampling(service, body, body.logprobs)
-    visit.ask(len(prompts), service.max_inside)
+    visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
     encoded = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
     prompt_only = body.echo and body.max_tokens == 0
     if body.echo:

@@ -139,6 +139,17 @@ def test_the_queue_is_bounded_in_tokens() -> None:
     bench.settle()
 
 
+def test_a_full_queue_of_one_tenant_does_not_shut_out_another() -> None:
+    bench = Clocked(Contract(max_tokens=200))
+    for number in range(40):
+        bench.ask(request(f"a{number}", 20, 50, tenant="a"))
+    bench.turn()
+    assert isinstance(bench.ask(request("a", 100, tenant="a")), QueueFull)
+    assert bench.ask(request("b", 60, tenant="b")) is None
+    assert isinstance(bench.ask(request("more", 60, tenant="b")), QueueFull), "half of it is all that is b's"
+    bench.settle()
+
+
 def test_a_deadline_that_cannot_be_made_is_refused_at_once() -> None:
     bench = Clocked()
     bench.flood(20)
