@@ -79,12 +79,16 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """What came of one work: one token per index of its draw, or `error` if its logits were not finite."""
+    """What came of one work: one token per index of its draw, or `error` if its logits were not finite.
+
+    `forced` tokens follow the one that was drawn without being drawn: the draw's constraint allows no others.
+    """
 
     tokens: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     error: str | None = None
+    forced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from pathlib import Path
 from quire.engine.grammar_credit import Credit
 from quire.engine.grammar_trial import EAGER_S, Trial
 from quire.engine.grammars import load_matchers
-from quire.engine.messages import FromGrammars, KeepGrammars, Masked, Prepare, Prepared
+from quire.engine.messages import FromGrammars, KeepGrammars, Prepare, Prepared
 from quire.engine.wire import Decoder, encode
 from quire.errors import Overloaded, QuireError
 from quire.structured.grammar import Grammar, compile_grammar
@@ -65,7 +65,7 @@ class Keeper:
     def take(self, message: object) -> None:
         """One message from the engine."""
         if isinstance(message, MaskOrder):
-            self._send(Masked(self._matchers.obey(message, self._rows)))
+            self._send(self._matchers.obey(message, self._rows))
         elif isinstance(message, Prepare):
             constraint = message.constraint
             if (constraint.owner, constraint.grammar) in self._matchers.cache:

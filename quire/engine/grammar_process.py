@@ -20,11 +20,11 @@ import threading
 from pathlib import Path
 
 from quire.engine.grammars import Told
-from quire.engine.messages import FromGrammars, KeepGrammars, Masked, Prepare, Prepared, ToGrammars
+from quire.engine.messages import FromGrammars, KeepGrammars, Prepare, Prepared, ToGrammars
 from quire.engine.wire import Decoder, encode, rebuild
 from quire.errors import ServiceError
 from quire.request import Constraint
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 READ_BYTES = 2**16
 MASK_WAIT_S = 5.0  # longer than any mask within its limits; then the process counts as lost
@@ -59,16 +59,16 @@ class ProcessKeeper:
         self._ordered = order
         self._living().send(order)
 
-    def wait(self) -> tuple[tuple[int, str], ...]:
+    def wait(self) -> Masked:
         """Wait for the answer."""
         order, self._ordered = self._ordered, None
         if order is None:
-            return ()
+            return Masked()
         answer = self._living().masked()
         if answer is not None:
-            return answer.failures
+            return answer
         self.close()
-        return tuple([(row, GONE) for _, row, _ in order.fills])
+        return Masked(tuple([(fill[1], GONE) for fill in order.fills]))
 
     def close(self) -> None:
         """Let the process go."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from quire.errors import QuireError
 from quire.request import Constraint
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 if TYPE_CHECKING:  # the library behind them is loaded with the first grammar
     from quire.structured.matchers import Matchers
@@ -38,8 +38,8 @@ class Grammars(Protocol):
         """Start on a step's masks; never waits."""
         ...
 
-    def wait(self) -> tuple[tuple[int, str], ...]:
-        """Wait for them: (row, why) of those that could not be filled."""
+    def wait(self) -> Masked:
+        """Wait for them."""
         ...
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class ThreadKeeper:
         self._rows = memoryview(bytearray(num_rows * (-(-vocab_size // 32) * 4)))
         self._thread = ThreadPoolExecutor(1, "quire-grammars")
         self._matchers: Matchers | None = None
-        self._begun: list[Future[tuple[tuple[int, str], ...]]] = []
+        self._begun: list[Future[Masked]] = []
 
     @property
     def rows(self) -> memoryview:
@@ -70,12 +70,12 @@ class ThreadKeeper:
         """Start on a step's masks."""
         self._begun.append(self._thread.submit(self._obey, order))
 
-    def wait(self) -> tuple[tuple[int, str], ...]:
+    def wait(self) -> Masked:
         """Wait for them."""
-        failures: tuple[tuple[int, str], ...] = ()
+        masked = Masked()
         while self._begun:
-            failures = self._begun.pop(0).result()
-        return failures
+            masked = self._begun.pop(0).result()
+        return masked
 
     def close(self) -> None:
         """End the thread."""
@@ -92,7 +92,7 @@ class ThreadKeeper:
     def _compile(self, constraint: Constraint) -> None:
         self._loaded().cache.get(constraint.owner, constraint.grammar)
 
-    def _obey(self, order: MaskOrder) -> tuple[tuple[int, str], ...]:
+    def _obey(self, order: MaskOrder) -> Masked:
         return self._loaded().obey(order, self._rows)
 
     def _loaded(self) -> Matchers:

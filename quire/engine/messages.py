@@ -11,7 +11,7 @@ from quire.events import StepStats
 from quire.plan import Contract, Plan
 from quire.request import Constraint, Request
 from quire.step import Delta
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 UNBOUND = Contract()
 
@@ -106,13 +106,6 @@ class KeepGrammars:
     folder: str
     vocab_size: int
     eos_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Masked:
-    """A `MaskOrder` is done, but for these rows: (row, why)."""
-
-    failures: tuple[tuple[int, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

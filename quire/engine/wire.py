@@ -21,7 +21,6 @@ from quire.engine.messages import (
     FromGrammars,
     KeepGrammars,
     Loading,
-    Masked,
     Prepare,
     Prepared,
     Ready,
@@ -33,7 +32,7 @@ from quire.engine.messages import (
     ToGrammars,
 )
 from quire.errors import InternalError, QuireError
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 Message = ToEngine | FromEngine | ToGrammars | FromGrammars
 KINDS: tuple[type, ...] = (

@@ -2,7 +2,7 @@
 
     begin(draws)          keeper: grammars move past the newest tokens, fill their rows
     the forward pass      |
-    rows(...), failures() v
+    rows(...), wait()     v
     the draw
 
 Knows: draws, and the rows they fill. Does not know: grammars, or who keeps them.
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 
 from quire.step import Draw
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 
 class Keeper(Protocol):
@@ -34,8 +34,8 @@ class Keeper(Protocol):
         """Start on `order`; never waits."""
         ...
 
-    def wait(self) -> tuple[tuple[int, str], ...]:
-        """Wait until the last order is done: (row, why) of what could not be filled."""
+    def wait(self) -> Masked:
+        """Wait until the last order is done."""
         ...
 
 
@@ -46,6 +46,14 @@ class _Answer:
     draw: Draw
     key: int
     num_sent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """Rows whose masks could not be computed, with the reason; and tokens that are forced, the next one first."""
+
+    failed: dict[int, str]
+    forced: dict[int, tuple[int, ...]]
 
 
 class Masks:
@@ -72,18 +80,18 @@ class Masks:
                 assert draw.constraint is not None
                 opens.append((answer.key, draw.constraint.owner, draw.constraint.grammar))
             self._answers[id(draw)] = answer
-            fills.append((answer.key, row, tuple(draw.history[answer.num_sent :])))
+            fills.append((answer.key, row, tuple(draw.history[answer.num_sent :]), _may_jump(draw)))
             answer.num_sent = len(draw.history)
         closes = tuple([answer.key for answer in before.values()])
         self._keeper.begin(MaskOrder(tuple(opens), tuple(fills), closes))
         return True
 
-    def wait(self) -> dict[int, str]:
-        """Rows whose masks could not be computed, with the reason; the others stand in `rows`."""
-        failed = dict(self._keeper.wait())
+    def wait(self) -> Ahead:
+        """What is known of rows besides their masks, which stand in `rows`."""
+        masked = self._keeper.wait()
         if self._mask_RW is None:
             self._mask_RW = np.frombuffer(self._keeper.rows, np.int32).reshape(-1, self._num_words)
-        return failed
+        return Ahead(dict(masked.failures), dict(masked.forced))
 
     def rows(self, first: int, num_rows: int) -> np.ndarray:
         """Rows first, first + 1, ...: int32 [num_rows, W]. Rows without a constraint hold anything."""
@@ -93,3 +101,9 @@ class Masks:
     def _open(self, draw: Draw) -> _Answer:
         self._num_keys += 1
         return _Answer(draw, self._num_keys, draw.num_prompt)
+
+
+def _may_jump(draw: Draw) -> bool:
+    """Whether tokens may come without being drawn: no sample shares the row, nobody asks what the model thought of
+    them, and none of them ends the answer."""
+    return len(draw.indices) == 1 and draw.params.logprobs is None and not draw.params.stop_token_ids

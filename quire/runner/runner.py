@@ -16,12 +16,13 @@ from quire.models import Model
 from quire.ops.sample import NOT_FINITE
 from quire.plan import HEAD_ROWS
 from quire.runner.inputs import Machine, build_forward
-from quire.runner.masks import Keeper, Masks
+from quire.runner.masks import Ahead, Keeper, Masks
 from quire.runner.replay import Replay
 from quire.sampling.sampler import ERRORS, Sampler, told
 from quire.step import Draw, Step, StepResult, TokenLogprob, Work, WorkResult
 
 LOST = WorkResult(error=ERRORS[NOT_FINITE])
+NOTHING_AHEAD = Ahead({}, {})
 
 
 class ModelRunner:
@@ -45,20 +46,24 @@ class ModelRunner:
         masks = self._masks if self._masks is not None and self._masks.begin(draws) else None
         logits_RV = self._replay.logits(step) if self._replay is not None else None
         if logits_RV is not None:
-            results = self._choose(logits_RV, draws, 0, masks, masks.wait() if masks is not None else {})
+            results = self._choose(logits_RV, draws, 0, masks, masks.wait() if masks is not None else NOTHING_AHEAD)
             self._sampler.finish(1)
             return StepResult(tuple(results))
         return self._run_all(step, masks)
 
     def _choose(
-        self, logits_RV: np.ndarray, draws: list[Draw], number: int, masks: Masks | None, failed: dict[int, str]
+        self, logits_RV: np.ndarray, draws: list[Draw], number: int, masks: Masks | None, ahead: Ahead
     ) -> list[WorkResult]:
-        """Slice `number` of the step's draws; a row whose mask failed says why."""
+        """Slice `number` of the step's draws; a row whose mask failed says why, one that goes on by force how."""
         first = number * HEAD_ROWS
         mask_RW = masks.rows(first, len(draws)) if masks is not None else None
         results = self._sampler.draw(logits_RV, draws, number, mask_RW)
-        for row, why in failed.items():
-            if first <= row < first + len(draws):
+        rows = range(first, first + len(draws))
+        for row, tokens in ahead.forced.items():
+            if row in rows and results[row - first].error is None:
+                results[row - first] = replace(results[row - first], forced=tokens[1:])
+        for row, why in ahead.failed.items():
+            if row in rows:
                 results[row - first] = WorkResult(error=why)
         return results
 
@@ -80,14 +85,14 @@ class ModelRunner:
         """One result a work, in order; works that draw nothing get an empty one."""
         results = [WorkResult()] * len(step.works)
         drawing = [(place, work.draw) for place, work in enumerate(step.works) if work.draw is not None]
-        failed: dict[int, str] = {}
+        ahead = NOTHING_AHEAD
         for number, first in enumerate(range(0, len(drawing), HEAD_ROWS)):
             slice_ = drawing[first : first + HEAD_ROWS]
             rows_R = np.array([starts[place + 1] - 1 for place, _ in slice_], np.int32)
             logits_RV = self.model.logits(forward, hidden_TH, rows_R)
             if masks is not None and number == 0:
-                failed = masks.wait()
-            drawn = self._choose(logits_RV, [draw for _, draw in slice_], number, masks, failed)
+                ahead = masks.wait()
+            drawn = self._choose(logits_RV, [draw for _, draw in slice_], number, masks, ahead)
             for (place, _), result in zip(slice_, drawn, strict=True):
                 results[place] = result
         self._sampler.finish(-(-len(drawing) // HEAD_ROWS))

@@ -22,9 +22,14 @@ def prompt_logprobs(seat: Seat, work: Work, outcome: WorkResult) -> tuple[TokenL
 
 
 def drawn(seat: Seat, outcome: WorkResult, number: int, told: tuple[TokenLogprob, ...]) -> Delta:
-    """Append draw `number` of `outcome` to `seat`, and say so."""
+    """Append draw `number` of `outcome` to `seat`, and say so; forced tokens follow it as far as there is room."""
     seat.tokens.append(outcome.tokens[number])
-    return spoken(seat, outcome, number, told)
+    if not outcome.forced:
+        return spoken(seat, outcome, number, told)
+    forced = outcome.forced[: seat.last_len - len(seat.tokens)]
+    seat.tokens += forced
+    finish = seat.finish_after(seat.tokens[-1])
+    return Delta(seat.request.id, seat.index, (*outcome.tokens, *forced), (), told, seat.num_cached, finish)
 
 
 def spoken(seat: Seat, outcome: WorkResult, number: int = 0, told: tuple[TokenLogprob, ...] = ()) -> Delta:

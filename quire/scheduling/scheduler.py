@@ -137,7 +137,7 @@ class Scheduler:
         add, new, num_steady = news.append, object.__new__, 0
         for seat, work, outcome in zip(self._open_seats, step.works, result.works, strict=True):
             drawn = outcome.tokens
-            if not seat.steady or outcome.error is not None or len(drawn) != 1:
+            if not seat.steady or outcome.error is not None or len(drawn) != 1 or outcome.forced:
                 if seat.id in self._seats:
                     self._settle_one(seat, work, outcome, news)
                 continue
@@ -248,7 +248,7 @@ class Scheduler:
             delta = deltas.drawn(sample, outcome, number, told)
             told = ()
             news.append(delta)
-            self._tally.num_output_tokens += 1
+            self._tally.num_output_tokens += len(delta.tokens)
             if delta.finish is not None:
                 self._end_well(sample)
 

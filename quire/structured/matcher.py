@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from quire.errors import RequestError
 from quire.structured.grammar import Grammar, refused
 
+MOST_BEGINNINGS = 64  # tokens that begin one text; where more are allowed, none is forced and nobody need ask
+
 
 class Matcher:
     """One answer. End of text is allowed where the grammar is complete, and nowhere else."""
@@ -53,6 +55,19 @@ class Matcher:
         if num_tokens and not self._library.rollback(num_tokens):
             raise RequestError("an answer cannot be taken back so far", got=num_tokens, allowed=self.num_tokens)
         self.num_tokens -= num_tokens
+
+    def force(self, row: memoryview) -> tuple[int, ...]:
+        """Tokens that must come next, where there are any; the filled `row` then allows the first of them alone.
+
+        Several tokens begin a forced text as well as the tokenizer's own do: without this one of them may be drawn.
+        """
+        if int.from_bytes(row).bit_count() > MOST_BEGINNINGS:
+            return ()
+        tokens = tuple(self.forced())
+        if tokens:
+            row[:] = bytes(row.nbytes)
+            row[tokens[0] // 8] = 1 << tokens[0] % 8
+        return tokens
 
     def forced(self) -> list[int]:
         """Tokens that must come next, as the tokenizer writes them; none where there is a choice."""

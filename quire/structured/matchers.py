@@ -8,7 +8,7 @@ from __future__ import annotations
 from quire.errors import RequestError
 from quire.structured.grammar import GrammarCache
 from quire.structured.matcher import Matcher
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 
 
 class Matchers:
@@ -22,8 +22,8 @@ class Matchers:
     def __len__(self) -> int:
         return len(self._open)
 
-    def obey(self, order: MaskOrder, rows: memoryview) -> tuple[tuple[int, str], ...]:
-        """Fill the rows of `order`; (row, why) of those that could not be. `rows`: all rows, one after another.
+    def obey(self, order: MaskOrder, rows: memoryview) -> Masked:
+        """Fill the rows of `order`; `rows`: all rows, one after another.
 
         A row that failed holds no bit, and its answer fails from then on.
         """
@@ -35,15 +35,17 @@ class Matchers:
                 self._open[key] = Matcher(self.cache.get(owner, text))
             except RequestError as error:
                 self._lost[key] = error.message
-        failures = []
-        for key, row, tokens in order.fills:
+        failures, forced = [], []
+        for key, row, tokens, tells_forced in order.fills:
             size = self.cache.vocabulary.row_bytes
             room = rows[row * size : (row + 1) * size]
             why = self._lost.get(key) or self._fill(key, room, tokens)
             if why is not None:
                 room[:] = bytes(size)
                 failures.append((row, why))
-        return tuple(failures)
+            elif tells_forced and (ahead := self._open[key].force(room)):
+                forced.append((row, ahead))
+        return Masked(tuple(failures), tuple(forced))
 
     def _fill(self, key: int, room: memoryview, tokens: tuple[int, ...]) -> str | None:
         matcher = self._open[key]

@@ -19,6 +19,7 @@ from quire.plan import kv_block_bytes, plan
 from quire.request import Constraint, Finish, Request, SamplingParams
 from quire.settings import EngineSettings
 from quire.structured.source import grammar_of
+from quire.text.tokenizer import Tokenizer
 
 BUNDLED = Path(quire.__file__).parent / "bundled"
 SPEC = read_model_spec(BUNDLED)
@@ -108,8 +109,6 @@ def test_company_changes_no_bit(requests: list[Request], alone: Answers, options
 
 
 def test_what_ended_by_itself_has_its_form(requests: list[Request], alone: Answers) -> None:
-    from quire.text.tokenizer import Tokenizer
-
     tokenizer = Tokenizer.from_folder(BUNDLED)
     num_checked = 0
     for request in requests:
@@ -138,3 +137,48 @@ def test_a_grammar_that_fails_ends_its_request_alone() -> None:
     assert ends["good"][0] in (Finish.LENGTH, Finish.STOP)
     assert ends["bad"][0] is Finish.ERROR
     assert "unknown name" in str(ends["bad"][1])
+
+
+FORCED = "the quick brown fox jumps over the lazy dog and sleeps"
+
+
+def run_forced(**params: object) -> tuple[tuple[int, ...], Finish | None, int]:
+    """Tokens and end of one answer that has little choice, and the steps that it took."""
+    engine = make_engine()
+    grammar = grammar_of(StructuredOutputsParams(regex=FORCED + "( well| badly)"))
+    asked = SamplingParams(seed=1, **{"max_tokens": 80, **params})  # type: ignore[arg-type]
+    engine.add(Request("one", (5, 6, 7), asked, SPEC.eos_ids, constraint=Constraint(grammar)), 0.0)
+    tokens: list[int] = []
+    finish, num_steps = None, 0
+    while engine.has_work:
+        for delta in engine.advance(0.0) or ():
+            assert delta.error is None
+            tokens += delta.tokens
+            finish = delta.finish
+        num_steps += 1
+    engine.scheduler.check()
+    return tuple(tokens), finish, num_steps
+
+
+def test_forced_tokens_come_without_being_drawn() -> None:
+    """They are those of the tokenizer, and a step brings them all."""
+    tokenizer = Tokenizer.from_folder(BUNDLED)
+    tokens, finish, num_steps = run_forced()
+    assert finish is Finish.STOP
+    assert num_steps < len(tokens) / 2
+    text = tokenizer.decode(tokens[:-1])
+    assert text in (FORCED + " well", FORCED + " badly")
+    certain = tokenizer.encode(FORCED, add_special_tokens=False)[
+        :-2
+    ]  # the end may stand in one token with what follows
+    assert list(tokens[: len(certain)]) == certain
+    drawn, finish, num_steps = run_forced(logprobs=0)  # what the model thought of each is asked for
+    assert finish is Finish.STOP
+    assert num_steps == len(drawn)
+    assert FORCED in tokenizer.decode(drawn[:-1])
+
+
+def test_forced_tokens_end_at_max_tokens() -> None:
+    whole, _, _ = run_forced()
+    tokens, finish, _ = run_forced(max_tokens=5)
+    assert (tokens, finish) == (whole[:5], Finish.LENGTH)

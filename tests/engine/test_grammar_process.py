@@ -44,8 +44,8 @@ def constraint(owner: str = "", **form: Any) -> Constraint:
 
 def masks(keeper: Grammars, order: MaskOrder) -> tuple[list[bytes], tuple[tuple[int, str], ...]]:
     keeper.begin(order)
-    failures = keeper.wait()
-    return [bytes(keeper.rows[row * ROW_BYTES : (row + 1) * ROW_BYTES]) for _, row, _ in order.fills], failures
+    failures = keeper.wait().failures
+    return [bytes(keeper.rows[fill[1] * ROW_BYTES : (fill[1] + 1) * ROW_BYTES]) for fill in order.fills], failures
 
 
 def tokens_of(mask: bytes) -> list[int]:
@@ -58,7 +58,7 @@ def test_masks_are_those_of_a_thread(keeper: ProcessKeeper) -> None:
     for each in (keeper, thread):
         compile_with(each, form)
     opens = ((101, "", form.grammar), (102, "", form.grammar))
-    order = MaskOrder(opens, ((101, 0, ()), (102, 3, ())))
+    order = MaskOrder(opens, ((101, 0, (), False), (102, 3, (), False)))
     chosen: list[int] = []
     for _ in range(30):
         found, failures = masks(keeper, order)
@@ -69,7 +69,7 @@ def test_masks_are_those_of_a_thread(keeper: ProcessKeeper) -> None:
         chosen.append(allowed[len(chosen) * 7 % len(allowed)])
         if chosen[-1] in SPEC.eos_ids:
             break
-        order = MaskOrder((), ((101, 0, (chosen[-1],)), (102, 3, (chosen[-1],))))
+        order = MaskOrder((), ((101, 0, (chosen[-1],), False), (102, 3, (chosen[-1],), False)))
     assert len(chosen) > 3
     masks(keeper, MaskOrder((), (), (101, 102)))
     thread.close()
@@ -134,11 +134,11 @@ def test_a_process_that_dies_fails_its_answers_and_comes_back() -> None:
     assert child is not None
     os.kill(child._process.pid, signal.SIGKILL)
     child._process.wait()
-    keeper.begin(MaskOrder(((1, "", form.grammar),), ((1, 2, ()),)))
-    lost = keeper.wait()
+    keeper.begin(MaskOrder(((1, "", form.grammar),), ((1, 2, (), False),)))
+    lost = keeper.wait().failures
     assert lost in (((2, GONE),), ())  # begun on the old one, or already on a new one
     compile_with(keeper, form)
-    found, failures = masks(keeper, MaskOrder(((2, "", form.grammar),), ((2, 0, ()),)))
+    found, failures = masks(keeper, MaskOrder(((2, "", form.grammar),), ((2, 0, (), False),)))
     assert failures == ()
     assert tokens_of(found[0])
     keeper.close()
@@ -148,11 +148,11 @@ def test_an_answer_that_does_not_fit_fails_alone(keeper: ProcessKeeper) -> None:
     form = constraint(regex="[0-9]+")
     compile_with(keeper, form)
     opens = ((201, "", form.grammar), (202, "", form.grammar))
-    masks(keeper, MaskOrder(opens, ((201, 0, ()), (202, 1, ()))))
-    found, _ = masks(keeper, MaskOrder((), ((202, 1, ()),)))
+    masks(keeper, MaskOrder(opens, ((201, 0, (), False), (202, 1, (), False))))
+    found, _ = masks(keeper, MaskOrder((), ((202, 1, (), False),)))
     digit = tokens_of(found[0])[0]
     letter = next(token for token in range(SPEC.vocab_size) if token not in tokens_of(found[0]))
-    found, failures = masks(keeper, MaskOrder((), ((201, 0, (letter,)), (202, 1, (digit,)))))
+    found, failures = masks(keeper, MaskOrder((), ((201, 0, (letter,), False), (202, 1, (digit,), False))))
     assert [row for row, _ in failures] == [0]
     assert tokens_of(found[0]) == []
     assert tokens_of(found[1])

@@ -37,7 +37,7 @@ from quire.server.service import Service
 from quire.server.speech import Spoken
 from quire.settings import EngineSettings, ServerSettings
 from quire.step import Draw, Step, StepResult
-from quire.structured.order import MaskOrder
+from quire.structured.order import Masked, MaskOrder
 from quire.tenancy.keys import KeyRing
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
@@ -91,7 +91,7 @@ class Believing:
     def begin(self, order: MaskOrder) -> None:
         raise NotImplementedError
 
-    def wait(self) -> tuple[tuple[int, str], ...]:
+    def wait(self) -> Masked:
         raise NotImplementedError
 
     def close(self) -> None:

@@ -110,7 +110,9 @@ def test_matchers_fill_their_rows_and_fail_alone(words: Vocabulary) -> None:
     matchers = Matchers(GrammarCache(words))
     good, bad = grammar_of(StructuredOutputsParams(regex="x+")), "start: nobody"
     rows = memoryview(bytearray(b"\xff" * words.row_bytes * 3))
-    failures = matchers.obey(MaskOrder(((1, "", good), (2, "", bad)), ((1, 2, ()), (2, 0, ()))), rows)
+    failures = matchers.obey(
+        MaskOrder(((1, "", good), (2, "", bad)), ((1, 2, (), False), (2, 0, (), False))), rows
+    ).failures
     assert [row for row, _ in failures] == [0]
     assert not any(rows[: words.row_bytes])
     assert set(rows[words.row_bytes : 2 * words.row_bytes]) == {255}  # nobody's row
