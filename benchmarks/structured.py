@@ -279,7 +279,7 @@ def tokens(folder: Path, quantization: str, num_steps: int, rounds: int) -> None
 
 
 def hostile(folder: Path, quantization: str, num_steps: int, rounds: int) -> None:
-    """16 streams, alternately alone and beside a client that sends one hostile schema after the other."""
+    """16 streams, alternately alone and beside a client that sends one hostile schema after the other, 20 ms apart."""
     load = Load(folder, 16, quantization)
     grammars = load.built.grammars
     compile_with(grammars, Constraint(form_grammar({"const": 0})))
@@ -339,7 +339,7 @@ def hostile_schemas() -> list[str]:
 
 
 def _send(grammars: Any, forms: list[str], stop: threading.Event, answers: Counter[str], took: list[float]) -> None:
-    while forms and not stop.is_set():
+    while forms and not stop.wait(0.02):
         start = time.perf_counter()
         try:
             compile_with(grammars, Constraint(forms.pop(0), "hostile"))

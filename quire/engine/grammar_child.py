@@ -34,6 +34,7 @@ from quire.structured.order import MaskOrder
 PROCESS_NAME = "quire-grammars"
 READ_BYTES = 2**18
 MAX_WAIT_S = 0.7  # before its trial begins: with the trial's own limit 1.9 s
+LATER = "Try again in some seconds; grammars that are known already are served."
 INLINE_S = 0.005  # what compiled faster in its trial is compiled between two steps' masks
 
 
@@ -95,20 +96,21 @@ class Keeper:
         if now - asked_at > MAX_WAIT_S:
             self._tell(message, Overloaded("too many grammars wait to be compiled", hint="Try again in a second."))
             return
-        self._trial = Trial(message, self._matchers.cache.vocabulary, self._credit.left_s(owner, now) > 0)
+        if self._credit.left_s(owner, now) <= 0:
+            self._tell(message, Overloaded("compiling grammars has taken all the time it may", hint=LATER))
+            return
+        self._trial = Trial(message, self._matchers.cache.vocabulary)
 
     def _judge(self, trial: Trial) -> None:
         """A trial has ended; what came through is compiled again, here."""
         self._trial = None
         error, seconds = trial.outcome()
         owner, now = trial.question.constraint.owner, time.monotonic()
-        self._credit.spend(owner, min(trial.cpu_s, EAGER_S), now)
-        if error is None and seconds > INLINE_S and self._credit.left_s(owner, now) <= 0:
-            error = Overloaded("compiling grammars has taken all the time it may", hint="Try again in some seconds.")
+        self._credit.spend(owner, trial.cpu_s, now)
         if error is not None:
             self._tell(trial.question, error)
             return
-        self._credit.spend(owner, seconds, now)
+        self._credit.spend(owner, seconds, now)  # again, here
         self._compiling = trial.question
         if seconds <= INLINE_S:
             self._compile(trial.question.constraint.grammar)

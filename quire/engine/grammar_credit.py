@@ -5,12 +5,12 @@ Knows: owners, seconds. Does not know: grammars, clocks (time is an argument).
 
 from __future__ import annotations
 
-MOST_S = 0.5
+MOST_S = 0.25
 REFILL = 0.03  # seconds a second
 
 
 class Credit:
-    """A purse for each owner: full at first, filled up slowly. Who has spent his waits for idle processors."""
+    """A purse for each owner: full at first, filled up slowly. Whoever has spent his must wait."""
 
     def __init__(self) -> None:
         self._purses: dict[str, tuple[float, float]] = {}  # owner -> seconds left at a time

@@ -99,7 +99,7 @@ def test_a_hostile_grammar_is_refused_or_ready_in_time(keeper: ProcessKeeper, fo
     start = time.monotonic()
     error = None
     try:
-        compile_with(keeper, constraint(**form))
+        compile_with(keeper, constraint(f"sends {sorted(form.items())!r}"[:99], **form))
     except QuireError as problem:
         error = problem
     assert time.monotonic() - start < 4 * LIMIT_S  # the bound is LIMIT_S; a test's machine may be busy
@@ -108,8 +108,8 @@ def test_a_hostile_grammar_is_refused_or_ready_in_time(keeper: ProcessKeeper, fo
 
 
 def test_what_takes_too_long_says_so(keeper: ProcessKeeper) -> None:
-    with pytest.raises(RequestError, match=r"takes more than|not compiled within|cannot be compiled"):
-        compile_with(keeper, constraint(**HOSTILE["patterns that meet"]))
+    with pytest.raises(RequestError, match=r"takes more than|not compiled within"):
+        compile_with(keeper, constraint("slow", **HOSTILE["patterns that meet"]))
 
 
 def test_a_crowd_of_hostile_grammars_does_not_shut_others_out(keeper: ProcessKeeper) -> None:
