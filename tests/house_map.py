@@ -72,7 +72,7 @@ ROOMS = {
     "server": Room(
         "engine text structured observe llm tenancy front", "msgspec starlette pydantic pydantic_core uvicorn"
     ),
-    "sim": Room("cache scheduling"),
+    "sim": Room("cache scheduling", "matplotlib"),
     "llm": Room("engine text structured runner ops front"),
     "cli": Room(
         "llm server observe engine text sim ops measure tenancy front",

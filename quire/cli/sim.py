@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,13 +16,29 @@ import typer
 
 if TYPE_CHECKING:
     from quire.sim.replay import Served, SimReport, Simulation
+    from quire.sim.trace import Arrival
 
 STEPS_PER_WORD = 2000
+COMPARED = (
+    ("output_tokens_per_s", ""),
+    ("goodput_rps", ""),
+    ("ttft_s", "p50"),
+    ("ttft_s", "p99"),
+    ("itl_s", "p50"),
+    ("itl_s", "p99"),
+    ("mean_used_share", ""),
+    ("kv_waste_share", ""),
+    ("repeated_share", ""),
+    ("fairness", ""),
+    ("flex_requests_per_s", ""),
+)
 LAW = "fixed=0.02,token=60e-6,context_token=40e-9"
 
 
 def sim(
-    trace: Annotated[Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake .jsonl.")],
+    trace: Annotated[
+        Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake or agents' .jsonl.")
+    ],
     requests: Annotated[int | None, typer.Option("--requests", help="Only the first so many. Default: all.")] = None,
     speed: Annotated[float, typer.Option("--speed", help="Arrivals so many times as fast as recorded.")] = 1.0,
     law: Annotated[
@@ -41,43 +58,99 @@ def sim(
     max_model_len: Annotated[
         int | None, typer.Option("--max-model-len", help="Longest sequence. Default: the trace's longest.")
     ] = None,
-    scheduling_policy: Annotated[str, typer.Option("--scheduling-policy", help="fcfs, fair or priority.")] = "fair",
+    scheduling_policy: Annotated[
+        str, typer.Option("--scheduling-policy", help="fcfs, fair or priority; or vllm, that engine's rules.")
+    ] = "fair",
     itl_target: Annotated[
         float | None, typer.Option("--itl-target", help="As for `quire serve`, in seconds; 0 for no bound.")
     ] = None,
     tenants: Annotated[int, typer.Option("--tenants", help="Tenants to whom requests are dealt in turn.")] = 1,
     ttft_goal: Annotated[float, typer.Option("--ttft-goal", help="Goodput: longest wait for a first token.")] = 2.0,
     itl_goal: Annotated[float, typer.Option("--itl-goal", help="Goodput: longest mean time between tokens.")] = 0.2,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")] = False,
+    flex: Annotated[
+        int,
+        typer.Option("--flex", help="So many requests more of the trace's lengths, in the flex lane from the start."),
+    ] = 0,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option("--sweep", help="An option's values, one run each: num-blocks=2000,4000. More: all combinations."),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw all runs into this .png or .svg file.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout (a list of them for a sweep) instead of a table.")
+    ] = False,
 ) -> None:
     """Replay a trace through the real scheduler over a modelled device: latency, memory, waste, fairness."""
     from quire.sim.asked import served_as
-    from quire.sim.replay import Simulation
-    from quire.sim.trace import read_trace
+    from quire.sim.plot import check_plot
+    from quire.sim.plot import plot as draw
+    from quire.sim.sweep import combinations
+    from quire.sim.trace import longest, read_trace
 
+    if plot is not None:
+        check_plot(plot)
     arrivals = read_trace(trace, requests)
-    served = served_as(
-        law=law,
-        num_blocks=num_blocks,
-        block_size=block_size,
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        max_model_len=max_model_len or max(one.num_prompt + one.num_output for one in arrivals),
-        policy=scheduling_policy,
-        itl_target=itl_target,
-        speed=speed,
-        num_tenants=tenants,
-        ttft_goal_s=ttft_goal,
-        itl_goal_s=itl_goal,
-    )
-    report, seconds = _run(Simulation(arrivals, served), len(arrivals))
-    found = {"trace": trace.name, **_settings(served), **_figures(report), "simulated_s": round(seconds, 3)}
-    found["simulated_requests_per_s"] = round(report.num_requests / seconds, 1)
+    asked: dict[str, Any] = {
+        "law": law,
+        "num_blocks": num_blocks,
+        "block_size": block_size,
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len or longest(arrivals),
+        "policy": scheduling_policy,
+        "itl_target": itl_target,
+        "speed": speed,
+        "num_tenants": tenants,
+        "ttft_goal_s": ttft_goal,
+        "itl_goal_s": itl_goal,
+        "num_flex": flex,
+    }
+    runs = [(changed, served_as(**{**asked, **changed})) for changed in combinations(sweep or ())]
+    reports = {}
+    found = []
+    for changed, served in runs:
+        report, told = _one(trace.name, arrivals, served)
+        reports[", ".join(f"{name}={value}" for name, value in changed.items()) or trace.name] = report
+        found.append({**told, **changed})
+    if plot is not None:
+        draw(plot, reports)
+    _tell(found, list(reports.values()), list(runs[0][0]), as_json)
+
+
+def _one(trace: str, arrivals: Sequence[Arrival], served: Served) -> tuple[SimReport, dict[str, Any]]:
+    from quire.sim.replay import Simulation
+
+    run = Simulation(arrivals, served)
+    report, seconds = _run(run, run.num_requests)
+    found = {"trace": trace, **_settings(served), **_figures(report), "simulated_s": round(seconds, 3)}
+    return report, {**found, "simulated_requests_per_s": round(report.num_requests / seconds, 1)}
+
+
+def _tell(found: list[dict[str, Any]], reports: list[SimReport], swept: list[str], as_json: bool) -> None:
     if as_json:
-        samples = [asdict(sample) for sample in report.samples]
-        typer.echo(json.dumps({**found, "samples": samples}))
+        objects = [
+            {**each, "samples": [asdict(sample) for sample in report.samples]}
+            for each, report in zip(found, reports, strict=True)
+        ]
+        typer.echo(json.dumps(objects if swept else objects[0]))
+    elif swept:
+        typer.echo("\n".join(table(found, swept)))
     else:
-        typer.echo("\n".join(lines(found)))
+        typer.echo("\n".join(lines(found[0])))
+
+
+def table(found: list[dict[str, Any]], swept: list[str]) -> list[str]:
+    """A line a run: what was varied, and the figures that are compared."""
+    heads = [*swept, *(f"{name} {part}".rstrip() for name, part in COMPARED)]
+    rows = [
+        [
+            *(str(each[name]) for name in swept),
+            *(f"{each[name][part] if part else each[name]:.4g}" for name, part in COMPARED),
+        ]
+        for each in found
+    ]
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (heads, *rows)]
 
 
 def lines(found: dict[str, Any]) -> list[str]:

@@ -15,7 +15,7 @@ from math import inf
 from quire.scheduling.cost import CostModel, StepShape, num_chunk_pairs
 from quire.scheduling.pace import LEAST_CHUNK
 
-SLOWDOWN = 0.05  # of a step in which ordinary sequences are
+SLOWDOWN = 0.03  # of a step in which ordinary sequences are
 NOTHING = StepShape(0, 0, 0)
 
 

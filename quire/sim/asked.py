@@ -12,7 +12,7 @@ from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.policy import policy_named
 from quire.sim.device import ModelledDevice
-from quire.sim.replay import Served
+from quire.sim.replay import VLLM, Served
 
 HIGHEST_PRICE_S = 1e6
 
@@ -31,6 +31,7 @@ def served_as(
     num_tenants: int = 1,
     ttft_goal_s: float = 2.0,
     itl_goal_s: float = 0.2,
+    num_flex: int = 0,
 ) -> Served:
     """These values as one, or the `InvalidSetting` that names the first that means nothing."""
     for name, value in (("speed", speed), ("tenants", num_tenants), ("num-blocks", num_blocks)):
@@ -40,12 +41,13 @@ def served_as(
         limits=SchedulerLimits(max_num_seqs, max_num_batched_tokens, max_model_len, block_size),
         num_blocks=num_blocks,
         device=device_of(law),
-        policy=policy_named(policy).name,
+        policy=policy if policy == VLLM else policy_named(policy).name,
         itl_target=target_of(itl_target),
         speed=speed,
         num_tenants=num_tenants,
         ttft_goal_s=ttft_goal_s,
         itl_goal_s=itl_goal_s,
+        num_flex=num_flex,
     )
 
 

@@ -6,22 +6,27 @@ it ends with an end token, when its length in the trace is reached. It learns fr
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
+from itertools import chain, cycle, islice
+from typing import Protocol
 
 from quire.cache.blocks import BlockPool
+from quire.cache.prefix import PrefixIndex
 from quire.errors import RequestError
+from quire.events import StepStats
 from quire.request import Request, SamplingParams
-from quire.scheduling.cost import shape_of
+from quire.scheduling.cost import CostModel, shape_of
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
 from quire.sim.device import ModelledDevice
 from quire.sim.figures import Seen, Spread, jain_index
 from quire.sim.names import SimulatedIndex
-from quire.sim.trace import HASHED_TOKENS, Arrival
+from quire.sim.peers import VllmScheduler
+from quire.sim.trace import HASHED_TOKENS, Arrival, num_turns
 from quire.step import Delta, Step, StepResult, WorkResult
 
 EOS = 2**31
@@ -32,9 +37,40 @@ NUM_SAMPLES = 200
 LEARNING_STEPS, LEARN_EVERY = 500, 8  # a modelled device does not change: after a while every eighth step is enough
 
 
+VLLM = "vllm"
+
+
+class Schedules(Protocol):
+    """What a replay asks of a scheduler: ours, or a peer's rules."""
+
+    cost: CostModel
+
+    @property
+    def has_work(self) -> bool:
+        """True while anyone is here."""
+        ...
+
+    def add(self, request: Request, now: float = 0.0) -> None:
+        """Let a request wait, or refuse it."""
+        ...
+
+    def schedule(self, now: float) -> Step | None:
+        """What to compute next."""
+        ...
+
+    def settle(self, step: Step, result: StepResult, now: float) -> list[Delta]:
+        """Take in what a step computed."""
+        ...
+
+    def stats(self, seconds: float = 0.0) -> StepStats:
+        """The last step in numbers."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
-    """How requests are served. `max_tokens` is what each asks for, whatever it gets."""
+    """How requests are served. `policy` is one of ours, or `vllm`. `num_flex` requests more, of the trace's lengths,
+    wait in the flex lane from the start; the replay ends with the last of the others."""
 
     limits: SchedulerLimits
     num_blocks: int
@@ -46,17 +82,21 @@ class Served:
     num_tenants: int = 1
     ttft_goal_s: float = 2.0
     itl_goal_s: float = 0.2
+    num_flex: int = 0
 
 
 @dataclass(slots=True)
 class Visit:
-    """One request's times on the virtual clock, and the tokens it got."""
+    """One request's times on the virtual clock, and the tokens it got. `then` comes after it."""
 
     arrival_s: float
     tenant: str
+    then: Arrival | None = None
+    is_flex: bool = False
     first_s: float = -1.0
     last_s: float = -1.0
     num_tokens: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +114,8 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class SimReport:
     """What a replay measured. Rates are per modelled second; `goodput_rps` counts requests that met both goals: first
-    token and mean time between tokens. `fairness` is Jain's index of the tenants' mean times to the first token."""
+    token and mean time between tokens. `fairness` is Jain's index of the tenants' mean times to the first token. Times
+    are those of ordinary requests; `flex_...` are the flex lane's, whose tokens are counted among all."""
 
     num_requests: int
     num_refused: int
@@ -98,6 +139,9 @@ class SimReport:
     repeated_share: float
     prediction_error_p90: float
     fairness: float
+    num_flex_finished: int
+    flex_requests_per_s: float
+    num_yielded_tokens: int
     samples: tuple[Sample, ...] = field(repr=False, default=())
 
 
@@ -109,27 +153,36 @@ class Simulation:
         self.now_s = 0.0
         self._served = served
         prefix = SimulatedIndex(served.limits.block_size) if served.prefix_cache else None
-        pool = BlockPool(served.num_blocks)
-        self._scheduler = Scheduler(served.limits, pool, prefix, served.policy, served.itl_target)
-        self._todo = deque(arrivals)
+        self._scheduler = _scheduler(served, prefix)
+        self._todo = [(each.at_s / served.speed, number, each) for number, each in enumerate(arrivals)]
+        heapify(self._todo)
+        self._num_todo = len(self._todo)
+        self.num_requests = sum([num_turns(each) for each in arrivals])
+        self._num_open = self.num_requests  # ordinary requests that have not ended
         self._visits: dict[str, Visit] = {}
         self._gaps = Seen()
         self._totals: Counter[str] = Counter()
         self._busy_s = self._running_s = self._used_s = self._wasted_s = 0.0
         self._peak_used = 0
         self._samples: list[Sample] = []
+        for number, each in enumerate(islice(cycle(arrivals), served.num_flex)):
+            flex = replace(each, hashes=(), then=None)
+            self._submit(f"flex {number}", flex, Visit(0.0, str(number % served.num_tenants), is_flex=True))
         self._sample_every_s = max(1e-3, arrivals[-1].at_s / served.speed / NUM_SAMPLES) if arrivals else 1.0
 
     def advance(self) -> bool:
         """Let arrive who is due, and make one step; False once everyone is served."""
-        scheduler, speed = self._scheduler, self._served.speed
-        if not scheduler.has_work and self._todo:
-            self.now_s = max(self.now_s, self._todo[0].at_s / speed)
-        while self._todo and self._todo[0].at_s <= self.now_s * speed:
-            self._arrive(self._todo.popleft())
+        scheduler, todo = self._scheduler, self._todo
+        if not self._num_open:
+            return False
+        if not scheduler.has_work and todo:
+            self.now_s = max(self.now_s, todo[0][0])
+        while todo and todo[0][0] <= self.now_s:
+            at_s, _, arrival = heappop(todo)
+            self._arrive(at_s, arrival)
         step = scheduler.schedule(self.now_s)
         if step is None:
-            return bool(self._todo)
+            return bool(todo)
         shape = shape_of(step)
         seconds = self._served.device.seconds(shape)
         before_s, self.now_s = self.now_s, self.now_s + seconds
@@ -144,9 +197,11 @@ class Simulation:
         """What was measured so far."""
         ttft, e2e = Seen(), Seen()
         waits: dict[str, list[float]] = {}
-        num_good = 0
+        num_good = num_flex = 0
         for visit in self._visits.values():
-            if visit.first_s >= 0:
+            if visit.is_flex:
+                num_flex += visit.ended
+            elif visit.first_s >= 0:
                 wait = visit.first_s - visit.arrival_s
                 ttft.add(wait)
                 e2e.add(visit.last_s - visit.arrival_s)
@@ -178,31 +233,53 @@ class Simulation:
             repeated_share=totals["repeated"] / computed,
             prediction_error_p90=self._scheduler.cost.error_p90,
             fairness=jain_index([sum(each) / len(each) for each in waits.values()] or [1.0]),
+            num_flex_finished=num_flex,
+            flex_requests_per_s=num_flex / whole,
+            num_yielded_tokens=totals["yielded"],
             samples=tuple(self._samples),
         )
 
-    def _arrive(self, arrival: Arrival) -> None:
+    def _arrive(self, at_s: float, arrival: Arrival) -> None:
         self.num_arrived += 1
-        name = str(self.num_arrived)
+        tenant = str(self.num_arrived % self._served.num_tenants)
+        if self._submit(str(self.num_arrived), arrival, Visit(at_s, tenant, arrival.then)):
+            return
+        self.num_refused += 1
+        self._num_open -= num_turns(arrival)
+
+    def _submit(self, name: str, arrival: Arrival, visit: Visit) -> bool:
         limits = self._served.limits
         room = min(limits.max_model_len, self._served.num_blocks * limits.block_size + 1) - arrival.num_prompt
         # The seed carries the length before which the answer does not end: a greedy request does not use it.
         length = arrival.num_prompt + arrival.num_output - 1
         params = SamplingParams(temperature=0.0, seed=length, max_tokens=max(1, room))
-        tenant = str(self.num_arrived % self._served.num_tenants)
-        request = Request(name, _prompt(arrival, self.num_arrived), params, eos_ids=(EOS,), tenant=tenant)
+        prompt = _prompt(arrival, len(self._visits) + 1)
+        request = Request(name, prompt, params, eos_ids=(EOS,), tenant=visit.tenant, flex=visit.is_flex)
         try:
             self._scheduler.add(request, self.now_s)
         except RequestError:
-            self.num_refused += 1
-        else:
-            self._visits[name] = Visit(arrival.at_s / self._served.speed, tenant)
+            return False
+        self._visits[name] = visit
+        return True
+
+    def _end(self, visit: Visit) -> None:
+        visit.ended = True
+        if not visit.is_flex:
+            self._num_open -= 1
+        if visit.then is not None:
+            self._num_todo += 1
+            at_s = self.now_s + visit.then.at_s / self._served.speed
+            heappush(self._todo, (at_s, self._num_todo, visit.then))
 
     def _hear(self, deltas: list[Delta], before_s: float) -> None:
         """Note everyone's token; those who drew in the step before too are counted together."""
         visits, now_s, num_steady = self._visits, self.now_s, 0
         for delta in deltas:
             visit = visits[delta.request_id]
+            if delta.finish is not None:
+                self._end(visit)
+            if visit.is_flex:
+                continue
             if visit.last_s == before_s:
                 num_steady += 1
             elif visit.first_s < 0:
@@ -223,6 +300,7 @@ class Simulation:
         totals["cached"] += stats.num_cached_tokens
         totals["preempted"] += stats.num_preempted
         totals["repeated"] += stats.num_repeated_tokens
+        totals["yielded"] += stats.num_yielded_tokens
         self._busy_s += seconds
         self._running_s += seconds * stats.num_running
         self._used_s += seconds * cache.num_used
@@ -232,6 +310,13 @@ class Simulation:
             used, cached = cache.num_used / cache.num_blocks, cache.num_cached / cache.num_blocks
             sample = Sample(self.now_s, stats.num_running, stats.num_waiting, used, cached, cache.waste_share)
             self._samples.append(sample)
+
+
+def _scheduler(served: Served, prefix: PrefixIndex | None) -> Schedules:
+    pool = BlockPool(served.num_blocks)
+    if served.policy == VLLM:
+        return VllmScheduler(served.limits, pool, prefix)
+    return Scheduler(served.limits, pool, prefix, served.policy, served.itl_target)
 
 
 def _results(step: Step) -> StepResult:
