@@ -94,7 +94,8 @@ class Spoken:
     def speech(
         self, calling: Calling, prompt: str, budget: int | None, tells_thought: bool, content: str | None = None
     ) -> Speech:
-        """How the answer to `prompt` is read, and what it may be; `content` is the grammar of its content."""
+        """How the answer to `prompt` is read, and what it may be; `content` is the grammar of its content, which
+        stands alone where all of the answer is content."""
         form = self.detected.form
         in_thought = starts_in_thought(form, prompt)
         if budget is not None and (not form.has_reasoning or self.close is None):
@@ -107,7 +108,8 @@ class Spoken:
                 param="thinking_token_budget",
             )
         required: Literal["required", "auto"] = "required" if calling.choice == "required" else "auto"
-        asked = Asked(calling.tools, required, calling.is_many, budget, content)
+        is_plain = not form.has_reasoning and not calling.tools
+        asked = Asked(calling.tools, required, calling.is_many, budget, None if is_plain else content)
         return Speech(
             form,
             {tool.name: tool.parameters for tool in calling.tools},

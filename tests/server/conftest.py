@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from served import Served, says, served
-
-TEXT = "Once there was a small fox. It lived near the river and it was happy."
+from served import TEXT, Served, says, served
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,7 @@ EOS = SPEC.eos_ids[0]
 MACHINE = Hardware("test", 2, 8 * 2**30, 8 * 2**30)
 MAX_MODEL_LEN = 512
 TIMEOUT_S = 20
+TEXT = "Once there was a small fox. It lived near the river and it was happy."
 
 
 def says(text: str, end: bool = True) -> Callable[[Draw, int], int]:

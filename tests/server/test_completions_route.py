@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from conftest import TEXT
-from served import EOS, MAX_MODEL_LEN, TOKENIZER, Served, says_ids, served
+from served import EOS, MAX_MODEL_LEN, TEXT, TOKENIZER, Served, says_ids, served
 
 
 def joined(events: list[Any]) -> dict[int, dict[str, Any]]:

@@ -8,8 +8,7 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import TEXT
-from served import Served
+from served import TEXT, Served
 
 from quire.server.protocol import MAX_HEAD_BYTES
 

@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from conftest import TEXT
-from served import MAX_MODEL_LEN, Served, says, served, wait_until
+from served import MAX_MODEL_LEN, TEXT, Served, says, served, wait_until
 
 openai = pytest.importorskip("openai")
 
