@@ -35,52 +35,91 @@ COMPARED = (
 LAW = "fixed=0.02,token=60e-6,context_token=40e-9"
 
 
+TraceFile = Annotated[
+    Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake or agents' .jsonl.")
+]
+Requests = Annotated[int | None, typer.Option("--requests", help="Only the first so many. Default: all.")]
+Speed = Annotated[float, typer.Option("--speed", help="Arrivals so many times as fast as recorded.")]
+Law = Annotated[
+    str,
+    typer.Option(
+        "--law",
+        help="The modelled device: seconds of a step as fixed=, token=, extra_token= (each beyond knee=), draw=, "
+        "context_token=, pair=; what is not named is 0.",
+    ),
+]
+NumBlocks = Annotated[int, typer.Option("--num-blocks", help="Blocks of the modelled KV cache.")]
+BlockSize = Annotated[int, typer.Option("--block-size", help="Tokens per block.")]
+MaxNumSeqs = Annotated[int, typer.Option("--max-num-seqs", help="Most sequences in one step.")]
+MaxNumBatchedTokens = Annotated[int, typer.Option("--max-num-batched-tokens", help="Most tokens in one step.")]
+MaxModelLen = Annotated[
+    int | None, typer.Option("--max-model-len", help="Longest sequence. Default: the trace's longest.")
+]
+SchedulingPolicy = Annotated[
+    str, typer.Option("--scheduling-policy", help="fcfs, fair or priority; or vllm, that engine's rules.")
+]
+ItlTarget = Annotated[
+    float | None, typer.Option("--itl-target", help="As for `quire serve`, in seconds; 0 for no bound.")
+]
+Tenants = Annotated[int, typer.Option("--tenants", help="Tenants to whom requests are dealt in turn.")]
+TtftGoal = Annotated[float, typer.Option("--ttft-goal", help="Goodput: longest wait for a first token.")]
+ItlGoal = Annotated[float, typer.Option("--itl-goal", help="Goodput: longest mean time between tokens.")]
+Flex = Annotated[
+    int,
+    typer.Option("--flex", help="So many requests more of the trace's lengths, in the flex lane from the start."),
+]
+Swept = Annotated[
+    list[str] | None,
+    typer.Option("--sweep", help="An option's values, one run each: num-blocks=2000,4000. More: all combinations."),
+]
+Picture = Annotated[Path | None, typer.Option("--plot", help="Draw all runs into this .png or .svg file.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="One JSON object on stdout (a list of them for a sweep) instead of a table.")
+]
+
+
 def sim(
-    trace: Annotated[
-        Path, typer.Argument(help="Arrivals and lengths: Azure or BurstGPT .csv, Mooncake or agents' .jsonl.")
-    ],
-    requests: Annotated[int | None, typer.Option("--requests", help="Only the first so many. Default: all.")] = None,
-    speed: Annotated[float, typer.Option("--speed", help="Arrivals so many times as fast as recorded.")] = 1.0,
-    law: Annotated[
-        str,
-        typer.Option(
-            "--law",
-            help="The modelled device: seconds of a step as fixed=, token=, extra_token= (each beyond knee=), draw=, "
-            "context_token=, pair=; what is not named is 0.",
-        ),
-    ] = LAW,
-    num_blocks: Annotated[int, typer.Option("--num-blocks", help="Blocks of the modelled KV cache.")] = 8192,
-    block_size: Annotated[int, typer.Option("--block-size", help="Tokens per block.")] = 16,
-    max_num_seqs: Annotated[int, typer.Option("--max-num-seqs", help="Most sequences in one step.")] = 256,
-    max_num_batched_tokens: Annotated[
-        int, typer.Option("--max-num-batched-tokens", help="Most tokens in one step.")
-    ] = 2048,
-    max_model_len: Annotated[
-        int | None, typer.Option("--max-model-len", help="Longest sequence. Default: the trace's longest.")
-    ] = None,
-    scheduling_policy: Annotated[
-        str, typer.Option("--scheduling-policy", help="fcfs, fair or priority; or vllm, that engine's rules.")
-    ] = "fair",
-    itl_target: Annotated[
-        float | None, typer.Option("--itl-target", help="As for `quire serve`, in seconds; 0 for no bound.")
-    ] = None,
-    tenants: Annotated[int, typer.Option("--tenants", help="Tenants to whom requests are dealt in turn.")] = 1,
-    ttft_goal: Annotated[float, typer.Option("--ttft-goal", help="Goodput: longest wait for a first token.")] = 2.0,
-    itl_goal: Annotated[float, typer.Option("--itl-goal", help="Goodput: longest mean time between tokens.")] = 0.2,
-    flex: Annotated[
-        int,
-        typer.Option("--flex", help="So many requests more of the trace's lengths, in the flex lane from the start."),
-    ] = 0,
-    sweep: Annotated[
-        list[str] | None,
-        typer.Option("--sweep", help="An option's values, one run each: num-blocks=2000,4000. More: all combinations."),
-    ] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw all runs into this .png or .svg file.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object on stdout (a list of them for a sweep) instead of a table.")
-    ] = False,
+    trace: TraceFile,
+    requests: Requests = None,
+    speed: Speed = 1.0,
+    law: Law = LAW,
+    num_blocks: NumBlocks = 8192,
+    block_size: BlockSize = 16,
+    max_num_seqs: MaxNumSeqs = 256,
+    max_num_batched_tokens: MaxNumBatchedTokens = 2048,
+    max_model_len: MaxModelLen = None,
+    scheduling_policy: SchedulingPolicy = "fair",
+    itl_target: ItlTarget = None,
+    tenants: Tenants = 1,
+    ttft_goal: TtftGoal = 2.0,
+    itl_goal: ItlGoal = 0.2,
+    flex: Flex = 0,
+    sweep: Swept = None,
+    plot: Picture = None,
+    as_json: AsJson = False,
 ) -> None:
     """Replay a trace through the real scheduler over a modelled device: latency, memory, waste, fairness."""
+    asked: dict[str, Any] = {
+        "law": law,
+        "num_blocks": num_blocks,
+        "block_size": block_size,
+        "max_num_seqs": max_num_seqs,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_model_len": max_model_len,
+        "policy": scheduling_policy,
+        "itl_target": itl_target,
+        "speed": speed,
+        "num_tenants": tenants,
+        "ttft_goal_s": ttft_goal,
+        "itl_goal_s": itl_goal,
+        "num_flex": flex,
+    }
+    _replay(trace, requests, asked, sweep or [], plot, as_json)
+
+
+def _replay(
+    trace: Path, requests: int | None, asked: dict[str, Any], sweep: list[str], plot: Path | None, as_json: bool
+) -> None:
     from quire.sim.asked import served_as
     from quire.sim.plot import check_plot
     from quire.sim.plot import plot as draw
@@ -90,22 +129,8 @@ def sim(
     if plot is not None:
         check_plot(plot)
     arrivals = read_trace(trace, requests)
-    asked: dict[str, Any] = {
-        "law": law,
-        "num_blocks": num_blocks,
-        "block_size": block_size,
-        "max_num_seqs": max_num_seqs,
-        "max_num_batched_tokens": max_num_batched_tokens,
-        "max_model_len": max_model_len or longest(arrivals),
-        "policy": scheduling_policy,
-        "itl_target": itl_target,
-        "speed": speed,
-        "num_tenants": tenants,
-        "ttft_goal_s": ttft_goal,
-        "itl_goal_s": itl_goal,
-        "num_flex": flex,
-    }
-    runs = [(changed, served_as(**{**asked, **changed})) for changed in combinations(sweep or ())]
+    asked["max_model_len"] = asked["max_model_len"] or longest(arrivals)
+    runs = [(changed, served_as(**{**asked, **changed})) for changed in combinations(sweep)]
     reports = {}
     found = []
     for changed, served in runs:

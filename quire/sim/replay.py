@@ -25,7 +25,7 @@ from quire.scheduling.scheduler import Scheduler
 from quire.sim.device import ModelledDevice
 from quire.sim.figures import Seen, Spread, jain_index
 from quire.sim.names import SimulatedIndex
-from quire.sim.peers import VllmScheduler
+from quire.sim.peers.vllm import VllmScheduler
 from quire.sim.trace import HASHED_TOKENS, Arrival, num_turns
 from quire.step import Delta, Step, StepResult, WorkResult
 
