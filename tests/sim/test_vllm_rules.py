@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_replay import run
+from test_simulation import run
 
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
