@@ -20,7 +20,7 @@ from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.line import Line
 from quire.scheduling.pace import ItlTarget, step_tokens
 from quire.scheduling.seat import Seat
-from quire.scheduling.spare import SLOWDOWN, Spare
+from quire.scheduling.spare import MOST_SLOWDOWN, SLOWDOWN, Spare
 from quire.scheduling.tally import Tally
 from quire.step import Work
 
@@ -59,6 +59,7 @@ class Serving:
         self._ordinary = ordinary
         self._flex = flex
         self._num_beside = 0  # steps in which both lanes might have been
+        self._allowance = 0.0  # share by which the next of them may be longer
         self._whole = sharing.Room(limits.max_num_seqs, holdings.pool.num_blocks)
 
     def draft(self, tally: Tally) -> Draft:
@@ -120,12 +121,21 @@ class Serving:
                 return
 
     def _serve_flex(self, draft: Draft) -> None:
-        """Give the flex lane what is left, newest tokens before prompts; admit while everyone who runs has had some."""
-        if draft.works:
-            self._num_beside += 1
-            if self._num_beside % PROBE_EVERY == 0:
-                return
-        line, spare = self._flex.line, self._spare(draft)
+        """Give the flex lane what is left, and note how much longer the step becomes for it."""
+        if not draft.works:
+            self._fill(self._spare(draft), draft)
+            return
+        self._num_beside += 1
+        if self._num_beside % PROBE_EVERY:
+            spare = self._spare(draft)
+            alone_s = spare.seconds
+            self._fill(spare, draft)
+            if alone_s:
+                self._allowance -= min(self._allowance, spare.seconds / alone_s - 1.0)
+
+    def _fill(self, spare: Spare, draft: Draft) -> None:
+        """Newest tokens before prompts; admit while everyone who runs has had some."""
+        line = self._flex.line
         singles = [len(seat.tokens) for seat in line.running if seat.num_owed == 1]
         num_drawing = spare.singles(singles)
         is_left = num_drawing == len(singles)
@@ -161,7 +171,8 @@ class Serving:
         if alone_s is None:
             return inf
         if shape.num_tokens:
-            return min((1.0 + SLOWDOWN) * alone_s, max(alone_s, self._target.seconds(alone_s)))
+            self._allowance = min(MOST_SLOWDOWN, self._allowance + SLOWDOWN)
+            return min((1.0 + self._allowance) * alone_s, max(alone_s, self._target.seconds(alone_s)))
         return self._target.seconds(self._cost.predict(StepShape(1, 1, 1)) or inf)
 
     def _grant(self, seat: Seat, grant: int, draft: Draft) -> None:

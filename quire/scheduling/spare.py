@@ -1,6 +1,6 @@
 """Knows: how much of a step is left for the flex lane: rows, tokens and time. Does not know: blocks, or who waits.
 
-seconds   |                     .-- at most SLOWDOWN of what the ordinary lane's part takes
+seconds   |                     .-- SLOWDOWN of what the ordinary lane's part takes
 of a step |---- ordinary -----|~|          ordinary sequences run
           |~~~~~~~~~~~~~~~~~~~~~~~~~~|     nobody else is here: whoever comes waits for at most one such step
 """
@@ -15,7 +15,8 @@ from math import inf
 from quire.scheduling.cost import CostModel, StepShape, num_chunk_pairs
 from quire.scheduling.pace import LEAST_CHUNK
 
-SLOWDOWN = 0.03  # of a step in which ordinary sequences are
+SLOWDOWN = 0.03  # of steps in which ordinary sequences are, on average
+MOST_SLOWDOWN = 0.05  # of one such step, where those before it were spared
 NOTHING = StepShape(0, 0, 0)
 
 
@@ -34,9 +35,9 @@ class Spare:
     must_move: bool = False
 
     @property
-    def is_left(self) -> bool:
-        """True while there may be room for another sequence."""
-        return self.num_rows > 0 and self.num_tokens > 0 and self._fits(_grown(self.shape, 1, 0, 1))
+    def seconds(self) -> float:
+        """What the step will take as far as it goes; 0 if nothing is known."""
+        return self.cost.predict(self.shape) or 0.0
 
     def singles(self, num_held: SequenceOf[int]) -> int:
         """How many of these may draw their next token, the first ones first; they hold so many tokens each."""
