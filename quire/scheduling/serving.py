@@ -136,14 +136,20 @@ class Serving:
     def _fill(self, spare: Spare, draft: Draft) -> None:
         """Newest tokens before prompts; admit while everyone who runs has had some."""
         line = self._flex.line
-        singles = [len(seat.tokens) for seat in line.running if seat.num_owed == 1]
+        oldest = line.running[0] if spare.must_move and line.running else None
+        ahead = 0  # the oldest moves in any case, or those who draw could hold it up
+        if oldest is not None and not _is_single(oldest):
+            ahead = spare.prompt(oldest.num_computed, 1, oldest.num_rows)
+        singles = [len(seat.tokens) for seat in line.running if _is_single(seat)]
         num_drawing = spare.singles(singles)
         is_left = num_drawing == len(singles)
         grants = []
         for seat in line.running:
-            if seat.num_owed == 1:
+            if _is_single(seat):
                 grants.append(1 if num_drawing > 0 else 0)
                 num_drawing -= 1
+            elif seat is oldest:
+                grants.append(ahead + spare.prompt(seat.num_computed + ahead, seat.num_owed - ahead, 0))
             else:
                 grants.append(spare.prompt(seat.num_computed, seat.num_owed, seat.num_rows))
         pressed = self._serve_running(line, grants, draft)
@@ -247,6 +253,11 @@ class Serving:
             seat.started = True
             seat.num_cached = seat.num_computed
             seat.account.charge(policy.prompt_charge(seat.num_prompt - seat.num_cached))
+
+
+def _is_single(seat: Seat) -> bool:
+    """It owes one token and fills one row: a short prompt of several samples does not."""
+    return seat.num_owed == 1 and len(seat.indices) == 1
 
 
 def _cheapest(running: Iterable[Seat], holdings: Holdings) -> list[Seat]:

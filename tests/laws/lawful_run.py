@@ -15,6 +15,7 @@ from quire.errors import RequestError
 from quire.request import Finish, Request, Sequence
 from quire.runner.fake import FakeRunner, choose_token
 from quire.scheduling.scheduler import Scheduler
+from quire.scheduling.seat import Seat
 from quire.step import Delta, Draw, Step, StepResult, WorkResult
 
 
@@ -71,7 +72,7 @@ class LawfulRun:
         self._hear(news)
 
     def _step(self, number: int) -> None:
-        oldest = next(iter(self.scheduler.running), None)
+        oldest = {flex: next(iter(self._running(flex)), None) for flex in (False, True)}
         step = self.scheduler.schedule(float(number))
         if step is None:
             assert not self.scheduler.has_work
@@ -88,14 +89,24 @@ class LawfulRun:
         self.seen["copies"] += len(step.copies)
         self.seen["parted"] += sum(1 for work in step.works if work.draw and len(work.draw.indices) > 1)
 
-    def _judge_step(self, step: Step, oldest: Sequence | None) -> None:
-        limits, running = self.trace.limits, self.scheduler.running
+    def _running(self, flex: bool) -> list[Seat]:
+        return [seat for seat in self.scheduler.running if isinstance(seat, Seat) and seat.request.flex == flex]
+
+    def _judge_step(self, step: Step, oldest: dict[bool, Seat | None]) -> None:
+        limits, ordinary, flex = self.trace.limits, self._running(False), self._running(True)
+        served = {work.seq_id for work in step.works}
         assert 1 <= step.num_tokens <= limits.max_num_batched_tokens
-        assert sum(len(getattr(sequence, "indices", ())) for sequence in running) <= limits.max_num_seqs
-        assert len({work.seq_id for work in step.works}) == len(step.works)
-        if oldest is not None:
-            assert oldest in running or running[0].place < oldest.place, "the oldest was put back for a younger one"
-        assert running[0].id in {work.seq_id for work in step.works}, "the oldest stands still"
+        assert len(served) == len(step.works)
+        assert sum(len(seat.indices) for seat in ordinary) <= limits.max_num_seqs
+        assert sum(len(seat.indices) for seat in ordinary + flex if seat.id in served) <= limits.max_num_seqs
+        self.seen["flex beside"] += bool(ordinary) and any(seat.id in served for seat in flex)
+        first = (ordinary or flex)[0]
+        before = oldest[first.request.flex]
+        if before is not None:
+            assert before in (ordinary or flex) or first.place < before.place, "the oldest was put back for a younger"
+        assert first.id in served, "the oldest stands still"
+        if any(not seat.request.flex for seat in self.scheduler._ordinary.line.waiting()):
+            assert ordinary, "flex runs while an ordinary request waits that would fit"
 
     def _hear(self, news: list[Delta]) -> None:
         for delta in news:
@@ -108,8 +119,12 @@ class LawfulRun:
     def _patience(self) -> int:
         """Whoever stands first computes a token a step and is not put back. It can lose that place, and then its work,
         only to one whose place is less and who came to run later: once to each of the others."""
-        tokens = sum(request.max_total_tokens * request.params.n for request in self.requests.values())
-        return tokens * max(1, len(self.requests))
+        # A flex request loses its work to ordinary ones too, but only while any is here: theirs first, then its own.
+        bound = 0
+        for flex in (False, True):
+            mine = [request for request in self.requests.values() if request.flex == flex]
+            bound += sum(request.max_total_tokens * request.params.n for request in mine) * len(mine)
+        return bound
 
     def _judge_the_end(self) -> None:
         assert self.pool.num_used == 0

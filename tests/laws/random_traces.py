@@ -83,6 +83,7 @@ def _request(random: Random, name: str, max_num_seqs: int, prefixes: list[tuple[
         tenant=random.choice(("", "a", "b", "c")),
         weight=random.choice((1.0, 1.0, 0.5, 3.0)),
         priority=random.choice((0, 0, -2, 5, 100)),
+        flex=random.random() < 0.25,
     )
 
 

@@ -33,7 +33,7 @@ def test_two_thousand_traces_keep_the_laws(part: int) -> None:
             seen += LawfulRun(trace_of(Random(seed))).run()
         except Exception as error:
             raise AssertionError(f"trace {seed} breaks a law: {error}") from error
-    for event in ("preempted", "cached", "copies", "parted", "aborted", "refused"):
+    for event in ("preempted", "cached", "copies", "parted", "aborted", "refused", "flex beside"):
         assert seen[event] >= each // 20, f"the traces hardly ever meet this: {event} in {seen}"
 
 
