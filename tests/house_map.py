@@ -23,6 +23,7 @@ WORDS = {
     "plan",
     "precision",
     "request",
+    "sampling_params",
     "settings",
     "step",
     "typed_json",
@@ -118,7 +119,11 @@ class Source:
 
     @property
     def is_pure(self) -> bool:
-        return self.room in PURE - {"words"} or self.name in PURE_FILES or self.name in ("request.py", "plan.py")
+        return (
+            self.room in PURE - {"words"}
+            or self.name in PURE_FILES
+            or self.name in ("request.py", "sampling_params.py", "plan.py")
+        )
 
 
 def room_of(inner: str) -> str:

@@ -270,7 +270,13 @@ def test_no_error_is_swallowed() -> None:
 def test_what_people_send_is_never_checked_by_assert() -> None:
     offences = []
     for source in sources():
-        if source.room in EDGES or source.name in ("request.py", "settings.py", "model_spec.py", "typed_json.py"):
+        if source.room in EDGES or source.name in (
+            "request.py",
+            "sampling_params.py",
+            "settings.py",
+            "model_spec.py",
+            "typed_json.py",
+        ):
             for node in source.nodes:
                 if isinstance(node, ast.Assert) and not _narrows_own_type(node.test):
                     offences.append(f"{source.name}:{node.lineno}: assert")
