@@ -48,6 +48,7 @@ class LLM:
         self.plan = plan(settings, probe(), self.spec, str(folder))
         built = build_engine(self.plan, folder)
         self.engine, self.device, self.notes = built.engine, built.device, built.notes
+        self.receipt = built.receipt
         self._grammars = built.grammars
         self.tokenizer = Tokenizer.from_folder(folder)
         self.template = ChatTemplate.from_folder(folder, now=datetime.now)

@@ -110,6 +110,14 @@ class ServerSettings:
         "How the model marks reasoning. auto reads it off the chat template.",
         choices=REASONING_FORMATS,
     )
+    request_log: str | None = option(
+        None,
+        "File to write every request and answer to, as token ids: users' text, so only its owner may read it. "
+        "`quire replay` asks them again.",
+    )
+    request_log_bytes: int = option(
+        256 * 2**20, "Size at which --request-log begins anew; the file before it is kept as FILE.1."
+    )
     cors_origins: tuple[str, ...] = option((), "Browser origins that may call the API; may be given several times.")
     unknown_fields: str = option(
         "refuse", "What to do with request fields that nobody knows.", choices=("refuse", "warn")
@@ -190,6 +198,7 @@ def _check_server(settings: ServerSettings) -> None:
         raise InvalidSetting("--port is out of range", got=settings.port, allowed="0 to 65535")
     _at_least("max_body_bytes", settings.max_body_bytes, 1024)
     _at_least("max_waiting", settings.max_waiting, 1)
+    _at_least("request_log_bytes", settings.request_log_bytes, 2**20)
     _at_least("max_waiting_tokens", settings.max_waiting_tokens, 1)
     if not 0 <= settings.max_queue_seconds < inf:
         raise InvalidSetting("--max-queue-seconds is no time", got=settings.max_queue_seconds, allowed="0 or more")

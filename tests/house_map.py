@@ -22,6 +22,7 @@ WORDS = {
     "model_spec",
     "plan",
     "precision",
+    "receipt",
     "request",
     "sampling_params",
     "settings",

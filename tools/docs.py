@@ -25,6 +25,7 @@ from quire.request import MAX_DEADLINE_MS
 from quire.server import schema
 from quire.server.app import ROUTES
 from quire.server.fields import INERT, Guard
+from quire.server.reply import SEED_HEADER
 from quire.server.terms import DEADLINE_HEADER
 from quire.settings import EngineSettings, ServerSettings
 
@@ -47,6 +48,7 @@ HEADERS = (
         "The caller's, if it is short and plain, else a fresh one; it stands in the server's log.",
     ),
     ("retry-after", "429", "Whole seconds after which it is worth trying again; `retry-after-ms` says it finer."),
+    (SEED_HEADER, "answer", "The seed of each prompt, given or drawn: sent as `seed`, it gives the same answer again."),
     ("x-quire-estimate-ms", "429", "Milliseconds to the first token, as things were."),
 )
 

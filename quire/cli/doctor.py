@@ -13,11 +13,14 @@ from typing import Any
 
 from quire import __version__
 from quire.cli.asking import conversation, load, sampling, stream
+from quire.cli.folder_receipt import folder_receipt
 from quire.cli.prepare import Prepared, describe, prepare, size
 from quire.errors import QuireError, RequestError
 from quire.llm import LLM, Prompt
 from quire.ops.device import available_isas
 from quire.plan import RUNTIME_BYTES, Plan
+from quire.receipt import Receipt
+from quire.server.receipts import fingerprint as fingerprint_of
 from quire.settings import EngineSettings
 
 LIBRARIES = ("numpy", "tokenizers", "jinja2", "msgspec", "pydantic", "starlette", "uvicorn", "huggingface-hub")
@@ -56,6 +59,7 @@ def examine(prepared: Prepared, llm: LLM) -> dict[str, Any]:
         "isa": {"chosen": llm.device.isa, "available": available_isas()},
         "kernels": [{"op": op, "kernel": kernel, "why": why} for op, kernel, why in llm.device.explain()],
         "notes": llm.notes,
+        "receipt": dict((llm.receipt | folder_receipt(prepared.folder)).parts),
         "check": check(llm),
         "memory": memory(prepared),
         "versions": versions(),
@@ -126,6 +130,9 @@ def _lines(report: dict[str, Any]) -> list[str]:
     lines += [f"           {row['op']:<18} {row['kernel']:<42} {row['why']}" for row in report["kernels"]]
     lines.append(f"resident {size(held['peak_resident_bytes'])} at most, of {size(held['planned_bytes'])} planned")
     lines.append("versions " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()))
+    fingerprint = fingerprint_of(__version__, Receipt.of(report["receipt"]))
+    lines.append(f"receipt  {fingerprint}, a digest of all that the bits of an answer depend on")
+    lines += [f"           {name:<18} {value}" for name, value in report["receipt"].items()]
     lines.append(f"check    {'ok' if asked['ok'] else 'FAILED'}: {asked['why']}")
     if asked.get("answer"):
         lines.append(f"           {QUESTION!r} -> {asked['answer']!r}")

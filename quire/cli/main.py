@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -156,6 +157,28 @@ def chat(
     from quire.cli.chat import chat
 
     chat(model, revision, engine, (max_tokens, temperature, seed), system)
+
+
+@app.command()
+@with_settings(engine=EngineSettings)
+def replay(
+    log: Annotated[Path, typer.Argument(help="A file that `quire serve --request-log` wrote.")],
+    request: Annotated[
+        str | None, typer.Option("--id", help="Only this request: its x-request-id, or its answer's id.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A folder or a hub id. Default: the folder that was served.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Ask this server, not a model in this process.")] = None,
+    api_key: Annotated[str | None, typer.Option("--api-key", help="Its key.")] = None,
+    as_json: AsJson = False,
+    *,
+    engine: EngineSettings,
+) -> None:
+    """Ask logged requests again and compare ids and log probabilities bit for bit; exit code 1 if any differs."""
+    from quire.cli.replay import Where, replay
+
+    raise typer.Exit(replay(log, request, Where(url, api_key, model), engine, as_json))
 
 
 @app.command()

@@ -94,7 +94,11 @@ async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | N
 
         if ring is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, ring)
-        return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, ring, listener))
+        try:
+            return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, ring, listener))
+        finally:
+            if service.log is not None:
+                service.log.close()
     finally:
         bar.close()
         await client.close()
@@ -136,7 +140,10 @@ def describe_service(service: Service) -> list[str]:
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
     chosen = ", ".join([f"{name} {value:g}" for name in names if (value := getattr(params, name)) is not None])
     digest = f"sha256 {service.template.digest[:16]}" if service.template.digest else "none"
-    return [f"template {digest}, {service.spoken.describe()}", f"defaults {chosen}"]
+    told = [f"template {digest}, {service.spoken.describe()}", f"defaults {chosen}"]
+    if service.log is not None:
+        told.append(f"WARNING  every prompt and answer is written to {service.log.path} (--request-log)")
+    return [*told, f"receipt  {service.fingerprint}: {', '.join(' '.join(part) for part in service.receipt.parts)}"]
 
 
 def build_service(
@@ -144,6 +151,8 @@ def build_service(
 ) -> Service:
     """What the routes need; `client` may still be starting."""
     from quire.model_spec import read_generation_defaults
+    from quire.server.receipts import server_receipt
+    from quire.server.request_log import RequestLog
     from quire.server.service import Service
     from quire.server.speech import Spoken
     from quire.text.template import ChatTemplate
@@ -151,19 +160,25 @@ def build_service(
 
     tokenizer = Tokenizer.from_folder(prepared.folder)
     template = ChatTemplate.from_folder(prepared.folder, settings.chat_template, now=datetime.now)
+    spoken = Spoken.of(template, tokenizer, settings.tool_format, settings.reasoning_format)
+    defaults = read_generation_defaults(prepared.folder)
+    log = None if settings.request_log is None else RequestLog(Path(settings.request_log), settings.request_log_bytes)
     return Service(
         client=client,
         tokenizer=tokenizer,
         template=template,
         plan=prepared.plan,
         spec=prepared.spec,
-        spoken=Spoken.of(template, tokenizer, settings.tool_format, settings.reasoning_format),
+        spoken=spoken,
         settings=settings,
         names=settings.served_model_name or (prepared.name,),
         version=__version__,
         created=int(time.time()),
         keys=ring,
-        defaults=read_generation_defaults(prepared.folder),
+        defaults=defaults,
+        folder=str(prepared.folder.resolve()),
+        own=server_receipt(__version__, tokenizer, template, spoken, defaults),
+        log=log,
     )
 
 

@@ -57,7 +57,7 @@ def _serve(mailbox: PipeMailbox) -> None:
     warm_up(built.engine, start.plan, time.monotonic)
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
-    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes))
+    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes, built.receipt))
     loop.run(built.engine, mailbox, time.monotonic)
     built.grammars.close()
 

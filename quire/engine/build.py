@@ -14,13 +14,16 @@ from quire import models
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.engine.engine import Engine
+from quire.engine.engine_receipt import engine_receipt
 from quire.engine.grammars import Grammars, ThreadKeeper
 from quire.engine.kept_weights import kept_weights
+from quire.engine.weights_digest import WeightsDigest
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
 from quire.plan import HEAD_ROWS, Contract, Plan
+from quire.receipt import Receipt
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
 from quire.scheduling.limits import SchedulerLimits
@@ -39,6 +42,7 @@ class Built:
     engine: Engine
     device: Device
     grammars: Grammars
+    receipt: Receipt
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,13 +69,17 @@ def build_engine(
     """
     spec = read_model_spec(folder)
     device = Device(threads=plan.threads)
-    model, notes = _load(plan, spec, device, Checkpoint.open(folder), progress)
-    kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
-    arena = Arena()
-    model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
+    checkpoint = Checkpoint.open(folder)
+    with WeightsDigest(plan, checkpoint) as weights:
+        model, notes = _load(plan, spec, device, checkpoint, progress)
+        kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
+        arena = Arena()
+        model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
+        receipt = engine_receipt(plan, model, device, weights.result())
     grammars = keep(folder, spec.vocab_size, spec.eos_ids, plan.max_num_seqs)
     runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size), keeper=grammars)
-    return Built(Engine(build_scheduler(plan), runner, contract, grammars), device, grammars, notes)
+    engine = Engine(build_scheduler(plan), runner, contract, grammars)
+    return Built(engine, device, grammars, receipt, (*notes, *weights.notes))
 
 
 def _load(

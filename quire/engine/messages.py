@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from quire.events import StepStats
 from quire.plan import Contract, Plan
+from quire.receipt import NO_RECEIPT, Receipt
 from quire.request import Constraint, Request
 from quire.step import Delta
 from quire.structured.order import Masked, MaskOrder
@@ -59,12 +60,14 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The engine answers requests from now on. `isa` and `kernels` were chosen at run time; `notes` are for people."""
+    """The engine answers requests from now on. `isa` and `kernels` were chosen at run time; `notes` are for people; the
+    `receipt` says what the engine's answers depend on."""
 
     isa: str
     kernels: tuple[tuple[str, str, str], ...]
     load_s: float
     notes: tuple[str, ...] = ()
+    receipt: Receipt = NO_RECEIPT
 
 
 @dataclass(frozen=True, slots=True)

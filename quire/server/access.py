@@ -123,5 +123,5 @@ def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         allow_origins=list(origins),
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
-        expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-quire-estimate-ms"],
+        expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-quire-estimate-ms", "x-quire-seed"],
     )

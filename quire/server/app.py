@@ -32,6 +32,7 @@ ROUTES = (
     ("/health", "GET", routes.health),
     ("/metrics", "GET", routes.metrics),
     ("/version", "GET", routes.version),
+    ("/receipt", "GET", routes.receipt),
 )
 
 

@@ -21,6 +21,7 @@ from quire.errors import Overloaded
 from quire.server import failures
 from quire.server.chunks import Writer, writer
 from quire.server.door import Visit
+from quire.server.logged import FORM, LoggedJob, options_of
 from quire.server.logprobs import TokenNames
 from quire.server.record import Record, record_of
 from quire.server.service import Service
@@ -29,6 +30,8 @@ from quire.server.stream import Progress, open_progress, pieces
 from quire.server.translate import Job
 
 SEND_TIMEOUT_S = 120.0
+SEED_HEADER = "x-quire-seed"
+MAX_SEEDS = 64  # of a job of more prompts none are told: a header has its limits
 SSE_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 
 
@@ -76,6 +79,27 @@ class _Telling:
                 await (self._stream(chunks) if self._job.plan.stream else self._whole(chunks))
         finally:
             _note(self._record, self._progress)
+            self._log()
+
+    def _log(self) -> None:
+        service, plan = self._service, self._job.plan
+        if service.log is not None:
+            service.log.write(
+                LoggedJob(
+                    form=FORM,
+                    id=self._record.request_id,
+                    answer=plan.id,
+                    at_s=service.wall(),
+                    kind=plan.kind,
+                    model=plan.model,
+                    folder=service.folder,
+                    options=options_of(service.plan),
+                    fingerprint=plan.fingerprint or "",
+                    receipt=dict(service.receipt.parts),
+                    requests=tuple([witness.logged() for witness in self._progress.witnesses]),
+                    ended=self._record.finish or "error",
+                )
+            )
 
     async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         """Chunks as they come. Usage in them as the plan says; a whole answer needs none before its end."""
@@ -100,11 +124,15 @@ class _Telling:
     async def _whole(self, chunks: AsyncGenerator[Chunk, None]) -> None:
         parts = [chunk async for chunk in chunks]
         whole = encode(self._writer.fold(parts, self._progress.usage()))
-        await Response(whole, media_type="application/json")({"type": "http"}, _never, self._send)
+        answer = Response(whole, media_type="application/json")
+        answer.raw_headers += seed_headers(self._job)
+        await answer({"type": "http"}, _never, self._send)
 
     async def _stream(self, chunks: AsyncGenerator[Chunk, None]) -> None:
         first = await anext(chunks)
-        await self._send({"type": "http.response.start", "status": 200, "headers": list(SSE_HEADERS)})
+        await self._send(
+            {"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + seed_headers(self._job)}
+        )
         try:
             await self._write(event(first))
             async for chunk in chunks:
@@ -125,6 +153,12 @@ class _Telling:
     async def _write(self, data: bytes, last: bool = False) -> None:
         async with asyncio.timeout(SEND_TIMEOUT_S):
             await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+
+
+def seed_headers(job: Job) -> list[tuple[bytes, bytes]]:
+    """`x-quire-seed`: the seed of each prompt, given or drawn; asked with it, the same request gets the same answer."""
+    seeds = [str(request.params.seed) for request in job.requests]
+    return [(SEED_HEADER.encode(), ", ".join(seeds).encode())] if len(seeds) <= MAX_SEEDS else []
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from quire.errors import EngineDead, RequestError
 from quire.observe.metrics import CONTENT_TYPE
+from quire.receipt import MEANINGS
 from quire.server import schema
 from quire.server.access import read_body
 from quire.server.calling import read_calling
@@ -122,6 +123,12 @@ async def health(service: Service, request: Request) -> Response:
 async def metrics(service: Service, request: Request) -> Response:
     """GET /metrics, for Prometheus."""
     return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+
+async def receipt(service: Service, request: Request) -> Response:
+    """GET /receipt: what the bits of an answer depend on, part by part; `system_fingerprint` is a digest of them."""
+    parts = [{"name": name, "value": value, "meaning": MEANINGS.get(name)} for name, value in service.receipt.parts]
+    return _json({"object": "receipt", "system_fingerprint": service.fingerprint, "parts": parts})
 
 
 async def version(service: Service, request: Request) -> Response:

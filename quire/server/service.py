@@ -19,7 +19,10 @@ from quire.errors import ModelNotFound
 from quire.model_spec import GenerationDefaults, ModelSpec
 from quire.observe.metrics import Metrics
 from quire.plan import Plan
+from quire.receipt import NO_RECEIPT, Receipt
 from quire.server.door import Door
+from quire.server.receipts import fingerprint
+from quire.server.request_log import RequestLog
 from quire.server.speech import Spoken
 from quire.settings import ServerSettings
 from quire.tenancy.keys import KeyRing
@@ -52,7 +55,8 @@ def _fresh_id() -> str:
 class Service:
     """One served model. `names[0]` is what answers carry; `now` is steady seconds, `wall` seconds since 1970.
 
-    `created` is when the server started, in seconds since 1970. `keys` is None where tenants have none.
+    `created` is when the server started, in seconds since 1970. `keys` is None where tenants have none, `log` where
+    requests are not written down. `own` are the parts of the receipt that the engine does not know.
     """
 
     client: EngineClient
@@ -63,6 +67,9 @@ class Service:
     settings: ServerSettings
     names: tuple[str, ...]
     version: str
+    folder: str = ""
+    own: Receipt = NO_RECEIPT
+    log: RequestLog | None = None
     keys: KeyRing | None = None
     spoken: Spoken = field(default_factory=Spoken)
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
@@ -83,8 +90,12 @@ class Service:
     @property
     def fingerprint(self) -> str:
         """OpenAI's system_fingerprint: what has to be equal for equal seeds to give equal answers."""
-        weights = f"{self.plan.precision.tag}-{self.plan.head_precision.tag}"
-        return f"quire-{self.version}-{weights}-kv-{self.plan.kv_dtype}"
+        return fingerprint(self.version, self.receipt)
+
+    @property
+    def receipt(self) -> Receipt:
+        """What the bits of an answer depend on."""
+        return self.own if self.client.ready is None else self.client.ready.receipt | self.own
 
     def name_of(self, asked: str | None) -> str:
         """The served name behind a request's `model`; absent and `default` mean the first. Raises `ModelNotFound`."""

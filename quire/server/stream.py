@@ -14,7 +14,9 @@ from typing import cast
 from msgspec import UNSET, UnsetType
 
 from quire.engine.client import EngineClient
+from quire.request import Request
 from quire.server.generation import Generation, Piece
+from quire.server.logged import Witness, asking_logprobs
 from quire.server.service import Service
 from quire.server.shapes import OutputDetails, PromptDetails, Usage
 from quire.server.translate import Job, all_prompt_ids
@@ -26,10 +28,11 @@ Pieces = AsyncGenerator[list[Piece], None]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The generations of a job, and what they add up to."""
+    """The generations of a job, and what they add up to. `witnesses`, one for each, are there where a log is kept."""
 
     job: Job
     generations: tuple[Generation, ...]
+    witnesses: tuple[Witness, ...] = ()
 
     def usage(self) -> Usage:
         """Tokens until now."""
@@ -59,22 +62,29 @@ def open_progress(service: Service, job: Job) -> Progress:
             )
             for number, request in enumerate(job.requests)
         ),
+        () if service.log is None else tuple([Witness(request) for request in job.requests]),
     )
 
 
 def pieces(service: Service, progress: Progress) -> Pieces:
     """Lists of pieces, one for each delta that told something. Closing it aborts what still runs."""
-    streams = [_one(service, generation) for generation in progress.generations]
+    witnesses = progress.witnesses or (None,) * len(progress.generations)
+    streams = [_one(service, *each) for each in zip(progress.generations, witnesses, strict=True)]
     return streams[0] if len(streams) == 1 else _merged(streams)
 
 
-async def _one(service: Service, generation: Generation) -> Pieces:
+async def _one(service: Service, generation: Generation, witness: Witness | None) -> Pieces:
     """Samples that ended at a stop string are aborted; leaving the stream aborts whatever is left of the request."""
     gaps = Gaps(service.metrics.on_token_gap, service.now)
-    async with aclosing(_deltas(service.client, generation)) as deltas:
+    request = generation.request if witness is None else asking_logprobs(generation.request)
+    async with aclosing(_deltas(service.client, request)) as deltas:
         async for delta in deltas:
             gaps.note(delta)
             told = generation.feed(delta)
+            if witness is not None:
+                witness.hear(delta)
+                for piece in told:
+                    witness.told(piece.choice - generation.first_choice, len(piece.ids))
             if told:
                 yield told
             if delta.finish is None and not generation.goes_on(delta.index):
@@ -83,8 +93,8 @@ async def _one(service: Service, generation: Generation) -> Pieces:
                 return
 
 
-def _deltas(client: EngineClient, generation: Generation) -> AsyncGenerator[Delta, None]:
-    return cast("AsyncGenerator[Delta, None]", client.stream(generation.request))
+def _deltas(client: EngineClient, request: Request) -> AsyncGenerator[Delta, None]:
+    return cast("AsyncGenerator[Delta, None]", client.stream(request))
 
 
 async def _merged(streams: Sequence[Pieces]) -> Pieces:

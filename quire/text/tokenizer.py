@@ -8,8 +8,10 @@ Knows: one vocabulary. Does not know: prompts, streams (`detokenizer.py`), chat 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,15 @@ class Tokenizer:
     """One vocabulary. Immutable after construction; safe to share between streams and threads.
 
     vocab_size: number of ids including added tokens. special_ids: ids that decoding may skip.
-    bos_id, eos_id: None where the folder names none. named: `bos_token`, `eos_token`, ... to their texts.
+    bos_id, eos_id: None where the folder names none. named: `bos_token`, `eos_token`, ... to their texts. digest:
+    SHA-256 (hex) of all that was read, "" for one that was not read from a folder.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, specials: SpecialTokens, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, specials: SpecialTokens, config: Mapping[str, Any], digest: str = ""
+    ) -> None:
         self._backend = backend
+        self.digest = digest
         backend.no_truncation()
         backend.no_padding()
         _add_tokens(backend, specials)
@@ -49,8 +55,11 @@ class Tokenizer:
     def from_folder(cls, path: str | Path) -> Tokenizer:
         """Reads tokenizer.json and its companions; BrokenCheckpoint names what is missing or malformed."""
         folder = Path(path)
-        backend = _load_backend(folder / "tokenizer.json")
-        return cls(backend, read_special_tokens(folder), read_json(folder, "config.json"))
+        data = _read_bytes(folder / "tokenizer.json")
+        specials, config = read_special_tokens(folder), read_json(folder, "config.json")
+        rest = json.dumps([asdict(specials), config.get("bos_token_id"), config.get("eos_token_id")], sort_keys=True)
+        digest = hashlib.sha256(data + rest.encode("utf-8", "surrogatepass")).hexdigest()
+        return cls(_load_backend(folder / "tokenizer.json", data), specials, config, digest)
 
     def encode(self, text: str, add_special_tokens: bool = True, param: str = "prompt") -> list[int]:
         """Ids of `text`; special tokens spelled out in it count as such, as in transformers.
@@ -129,14 +138,17 @@ class Tokenizer:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _load_backend(path: Path) -> tokenizers.Tokenizer:
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         hint = "A model folder needs the tokenizer.json of the tokenizers library."
         raise BrokenCheckpoint(f"{path} is missing", hint=hint) from None
     except OSError as error:
         raise BrokenCheckpoint(f"{path} cannot be read", got=type(error).__name__) from error
+
+
+def _load_backend(path: Path, data: bytes) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_buffer(data)
     except Exception as error:  # noqa: BLE001 - the library raises bare Exception or ValueError, by version

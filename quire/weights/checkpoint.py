@@ -54,6 +54,16 @@ class Checkpoint:
         """Size of all tensors in the files."""
         return sum(tensor.num_bytes for _, tensor in self.tensors.values())
 
+    @property
+    def files(self) -> tuple[TensorFile, ...]:
+        """The mapped files, by name."""
+        return tuple(file for _, file in sorted({file.name: file for file, _ in self.tensors.values()}.items()))
+
+    @property
+    def meant(self) -> list[str]:
+        """Names of the tensors that mean something, sorted: all but buffers that are computed anyway."""
+        return sorted(name for name in self.tensors if not IGNORED.search(name))
+
     def has(self, name: str) -> bool:
         """Whether there is a tensor of this name."""
         return name in self.tensors

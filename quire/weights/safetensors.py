@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +42,32 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What tells a file from another, or from itself before it was written to: inode, size in bytes, times in ns.
+
+    Whoever writes to a file can set its modification time back, but not the time of its last change.
+    """
+
+    device: int
+    inode: int
+    num_bytes: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> FileStamp:
+        """The stamp in what the system says of a file."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class TensorFile:
-    """A memory-mapped file whose header has been checked against its size."""
+    """A memory-mapped file whose header has been checked against its size; `stamp` is that of the mapped file."""
 
     name: str
     tensors: dict[str, Tensor]
     data: mmap.mmap
+    stamp: FileStamp
 
 
 def open_tensor_file(path: Path) -> TensorFile:
@@ -57,12 +78,13 @@ def open_tensor_file(path: Path) -> TensorFile:
             if size < 8:
                 raise BrokenCheckpoint(f"{path.name} is truncated", got=f"{size} bytes", allowed="8 or more")
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            stamp = FileStamp.of(os.fstat(file.fileno()))
     except FileNotFoundError:
         raise BrokenCheckpoint(f"there is no {path.name} in {path.parent}") from None
     except OSError as error:
         raise BrokenCheckpoint(f"{path} cannot be read", got=error.strerror) from None
     header, begin = _header(data, len(data), path.name)
-    return TensorFile(path.name, parse_header(header, begin, len(data), path.name), data)
+    return TensorFile(path.name, parse_header(header, begin, len(data), path.name), data, stamp)
 
 
 def _header(data: mmap.mmap, size: int, name: str) -> tuple[bytes, int]:

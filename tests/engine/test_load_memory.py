@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,7 +86,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def peak(folder: Path, quantization: str, cache: str = "") -> tuple[int, int]:
     """What loading added at most to the resident memory, arena excepted, and the bytes of the weights as planned."""
     command = [sys.executable, "-c", SCRIPT, str(folder), quantization, cache]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    home = {**os.environ, "HOME": str(folder)}  # where the weights' hashes are remembered
+    done = subprocess.run(command, cwd=ROOT, env=home, capture_output=True, text=True, check=True, timeout=120)
     added, planned, activations = (int(number) for number in done.stdout.split())
     return added - activations, planned
 
