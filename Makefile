@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check fmt bench isa sanitize docs wheel train clean
+.PHONY: help install serve test check fmt bench isa sanitize docs wheel train clients clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -67,6 +67,21 @@ docs: $(VENV)/.installed ## write the generated pages of docs/ anew
 wheel: $(VENV)/.created ## build dist/quire-*.whl, which needs no compiler where it is installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls -l dist/*.whl
+
+# Clients are pinned and come into an environment and a folder of their own; node (18 or newer) and npm must be there.
+CLIENTS := .venv-clients
+clients: $(VENV)/.installed $(CLIENTS)/.installed clients/node_modules/.installed ## run other people's clients against a server
+	@$(BIN)/python clients/run.py $(BIN)/quire $(abspath $(CLIENTS))/bin/python
+
+$(CLIENTS)/.installed: clients/requirements.txt
+	@$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+clients/node_modules/.installed: clients/package.json clients/package-lock.json
+	@command -v npm >/dev/null || { echo "make clients needs node (18 or newer) and npm" >&2; exit 2; }
+	npm ci --prefix clients --no-audit --no-fund --loglevel=error
+	@touch $@
 
 train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
 	$(BIN)/python -m training.train $(ARGS)
