@@ -1,4 +1,4 @@
-"""quire: a serving engine for large language models. The front door: `LLM`, `SamplingParams`, the errors.
+"""quire: a serving engine for large language models. The front door: `LLM`, its parameters, the errors.
 
 Knows: where the public names live. Does not know: anything else; importing it loads nothing heavy.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from quire.beams import BeamSearchParams
 from quire.errors import QuireError
 from quire.form import StructuredOutputsParams
 from quire.request import SamplingParams
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from quire.llm import LLM
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "QuireError", "SamplingParams", "StructuredOutputsParams", "__version__"]
+__all__ = ["LLM", "BeamSearchParams", "QuireError", "SamplingParams", "StructuredOutputsParams", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

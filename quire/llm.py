@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from quire.answer import Answer
+from quire.beams import Beams, BeamSearchParams
 from quire.engine.build import build_engine
 from quire.engine.grammars import compile_with
 from quire.errors import ContextLengthExceeded, RequestError
 from quire.hardware import probe
 from quire.model_spec import read_generation_defaults, read_model_spec
-from quire.outputs import RequestOutput
+from quire.outputs import BeamSearchOutput, BeamSearchSequence, CompletionOutput, RequestOutput
 from quire.plan import plan
 from quire.request import Constraint, Request, SamplingParams, check_constrained
 from quire.settings import EngineSettings
@@ -76,10 +77,47 @@ class LLM:
         """
         listed = _as_list(prompts)
         params = self._params_for(len(listed), sampling_params)
+        return self._run(listed, params)
+
+    def beam_search(
+        self, prompts: Prompt | Sequence[Prompt], params: BeamSearchParams, use_tqdm: bool = False
+    ) -> list[BeamSearchOutput]:
+        """The `params.beam_width` best sequences of each prompt, best first; all prompts run together.
+
+        Beams share the KV blocks of their common past. Rules, scores and early stopping are transformers' (`Beams`).
+        """
+        beams = Beams(params.beam_width, params.length_penalty, params.early_stopping)
+        wanted = SamplingParams(
+            n=params.beam_width,
+            temperature=params.temperature,
+            max_tokens=params.max_tokens,
+            min_tokens=params.min_tokens,
+            ignore_eos=params.ignore_eos,
+            stop_token_ids=params.stop_token_ids,
+            logprobs=0,
+        )
+        listed = _as_list(prompts)
+        found = self._run(listed, [wanted] * len(listed), beams)
+        keep_end = params.include_stop_str_in_output
+        return [
+            BeamSearchOutput([self._sequence(output, each, keep_end) for each in output.outputs]) for output in found
+        ]
+
+    def _sequence(self, output: RequestOutput, sample: CompletionOutput, keep_end: bool) -> BeamSearchSequence:
+        hidden = sample.finish_reason == "stop" and not keep_end
+        tokens = [*output.prompt_token_ids, *sample.token_ids[: len(sample.token_ids) - hidden]]
+        text = self.tokenizer.decode(tokens, skip_special_tokens=False)
+        score, logprobs = sample.cumulative_logprob or 0.0, sample.logprobs or []
+        return BeamSearchSequence(tokens, logprobs, score, text, sample.finish_reason, sample.stop_reason)
+
+    def _run(
+        self, prompts: Sequence[Prompt], params: Sequence[SamplingParams], beams: Beams | None = None
+    ) -> list[RequestOutput]:
+        """Whole answers, in the prompts' order."""
         answers: dict[str, Answer] = {}
         try:
-            for prompt, each in zip(listed, params, strict=True):
-                answer = self._open(prompt, each)
+            for prompt, each in zip(prompts, params, strict=True):
+                answer = self._open(prompt, each, beams)
                 answers[answer.request.id] = answer
             while not all(answer.output.finished for answer in answers.values()):
                 collections.deque(self._step(answers), maxlen=0)
@@ -148,7 +186,7 @@ class LLM:
             raise RequestError("one SamplingParams for each prompt is needed", got=len(params), allowed=count)
         return params
 
-    def _open(self, prompt: Prompt, params: SamplingParams) -> Answer:
+    def _open(self, prompt: Prompt, params: SamplingParams, beams: Beams | None = None) -> Answer:
         text, ids = self._ids(prompt)
         room = self.plan.max_model_len - len(ids)
         if room < 1:
@@ -165,7 +203,8 @@ class LLM:
             structured_outputs=None,
         )
         constraint = self._constraint(params)
-        request = Request(str(next(self._numbers)), ids, whole, self.spec.eos_ids, constraint=constraint)
+        name = str(next(self._numbers))
+        request = Request(name, ids, whole, self.spec.eos_ids, constraint=constraint, beams=beams)
         self.engine.add(request, time.monotonic())
         return Answer(request, text, self.tokenizer)
 

@@ -51,3 +51,23 @@ class RequestOutput:
     def finished(self) -> bool:
         """True when every sample has ended."""
         return all(output.finish_reason is not None for output in self.outputs)
+
+
+@dataclass(slots=True)
+class BeamSearchSequence:
+    """One sequence of a beam search. `tokens` and `text` begin with the prompt and leave out the end of text, unless it
+    was asked for; `logprobs` and `cum_logprob` are of the tokens behind the prompt, that end included."""
+
+    tokens: list[int]
+    logprobs: list[Logprobs]
+    cum_logprob: float
+    text: str
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+
+@dataclass(slots=True)
+class BeamSearchOutput:
+    """The sequences that a beam search found for one prompt, best first."""
+
+    sequences: list[BeamSearchSequence]

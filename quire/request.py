@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from quire.errors import RequestError
+from quire.beams import Beams, check_searched
+from quire.errors import RequestError, UnsupportedField
 from quire.sampling_params import MAX_LOGPROBS, SamplingParams, check_constrained, check_integer, check_number
 
 __all__ = [
@@ -59,6 +60,7 @@ class Request:
     `flex` it is served by what those without it leave idle, and by nothing else. Its first token is of use until
     `deadline_s` on the engine's steady clock. A job of several requests `leads` with one, whose promise holds for all.
     A `constraint` decides which tokens may be drawn; `params.structured_outputs`, of which it was made, is None here.
+    With `beams` nothing is drawn: the answers are the `params.n` best sequences of a search.
     """
 
     id: str
@@ -73,6 +75,7 @@ class Request:
     deadline_s: float | None = None
     leads: bool = True
     constraint: Constraint | None = None
+    beams: Beams | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -81,8 +84,15 @@ class Request:
             raise RequestError("a request needs a seed and a max_tokens before it is submitted", param="seed")
         if self.constraint is not None:
             check_constrained(self.params)
+        if self.beams is not None:
+            self._check_search(self.beams)
         check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
+
+    @property
+    def num_rows(self) -> int:
+        """Sequences that go on side by side: samples, or the beams of a search."""
+        return self.params.n if self.beams is None else self.beams.width
 
     @property
     def max_tokens(self) -> int:
@@ -93,6 +103,18 @@ class Request:
     def max_total_tokens(self) -> int:
         """The longest a sample of this request can become, prompt included."""
         return len(self.prompt) + self.max_tokens
+
+    def _check_search(self, beams: Beams) -> None:
+        check_searched(self.params)
+        if self.constraint is not None:
+            raise UnsupportedField("beam search takes no structured outputs", param="structured_outputs")
+        if self.params.n > beams.width:
+            raise RequestError(
+                "a beam search cannot return more sequences than it is wide",
+                got=self.params.n,
+                allowed=f"1 to {beams.width}",
+                param="n",
+            )
 
 
 @dataclass(slots=True, eq=False)

@@ -18,7 +18,8 @@ class Draw:
     `indices` are the sample indices that draw from this one row of logits; there are several only where a request
     with n > 1 leaves its prompt. `history` is every token so far, prompt first (read-only). `banned_ids` may not be
     drawn yet (end of text before min_tokens). The drawn token takes position `len(history)`. Under a `constraint` only
-    what it allows after `history[num_prompt:]` may be drawn.
+    what it allows after `history[num_prompt:]` may be drawn. For a search the `num_candidates` likeliest tokens are
+    told, whatever else was asked for; the drawn one means nothing.
     """
 
     params: SamplingParams
@@ -27,11 +28,17 @@ class Draw:
     num_prompt: int
     banned_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
+    num_candidates: int = 0
 
     @property
     def position(self) -> int:
         """Absolute position of the token to be drawn: with seed and index, the key of its random number."""
         return len(self.history)
+
+    @property
+    def num_top(self) -> int | None:
+        """Likeliest tokens to be told; None without log probabilities."""
+        return self.num_candidates or self.params.logprobs
 
 
 @dataclass(slots=True)  # nobody changes one; freezing would cost 0.6 us each, and a step makes hundreds

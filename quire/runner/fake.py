@@ -33,6 +33,13 @@ def choose_token(draw: Draw, index: int, vocab_size: int) -> int:
     raise InternalError("every token of the vocabulary is banned", got=len(draw.banned_ids))
 
 
+def likeliest(history: SequenceOf[int], count: int, vocab_size: int) -> TokenLogprob:
+    """What may follow `history`, with log probabilities that depend on it alone; of two alike the lower id first."""
+    scores = [(token, -0.01 - hash((*history, token)) % 512 / 128) for token in range(vocab_size)]
+    best = tuple(sorted(scores, key=lambda each: (-each[1], each[0]))[:count])
+    return TokenLogprob(*best[0], best)
+
+
 class FakeRunner:
     """`run(step)` as the real runner does it, without a model.
 
@@ -63,6 +70,8 @@ class FakeRunner:
 
     def _prefix(self, work: Work) -> list[int]:
         """Fingerprints of the tokens before `work.start`: from its history, from the last step, or as the slots say."""
+        if work.draw is not None and work.draw.num_candidates:  # a beam: its past may be another one's by now
+            return _extend([], work.draw.history[: work.start])
         known = self._known.get(work.seq_id)
         if known is not None and len(known) == work.start:
             return known
@@ -104,6 +113,9 @@ class FakeRunner:
             return WorkResult(prompt_logprobs=told)
         if prints != _extend([], draw.history):
             raise InternalError("computed tokens are not the sequence's tokens", got=f"sequence {work.seq_id}")
+        if draw.num_candidates:
+            entry = likeliest(draw.history, draw.num_candidates, self.vocab_size)
+            return WorkResult((entry.token,), (entry,), told)
         tokens = tuple([self._token(draw, index) for index in draw.indices])
         wanted = draw.params.logprobs
         logprobs = () if wanted is None else tuple(_logprob(token, wanted) for token in tokens)

@@ -34,7 +34,7 @@ def make_record(draw: Draw, vocab_size: int) -> Record:
     bias = tuple((token, value) for token, value in pairs if 0 <= token < vocab_size)
     penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
     counts = TokenCounts(draw.num_prompt) if penalised else None
-    return Record(draw, _params_bytes(params, len(draw.indices), len(bias), draw.constraint is not None), bias, counts)
+    return Record(draw, _params_bytes(draw, len(bias)), bias, counts)
 
 
 def inverse_temperature(params: SamplingParams) -> float:
@@ -44,8 +44,9 @@ def inverse_temperature(params: SamplingParams) -> float:
     return 1.0 / max(params.temperature, _LEAST_TEMPERATURE)
 
 
-def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int, masked: bool) -> bytes:
+def _params_bytes(draw: Draw, num_bias: int) -> bytes:
     """One record of `ROW`; its first draw and first bias depend on its company and are set there."""
+    params, num_top = draw.params, draw.num_top
     row = (
         (params.seed or 0) & _SEED_BITS,
         0,
@@ -54,13 +55,13 @@ def _params_bytes(params: SamplingParams, num_draws: int, num_bias: int, masked:
         params.presence_penalty,
         params.frequency_penalty,
         max(params.repetition_penalty, LEAST_REPETITION),
-        inverse_temperature(params),
+        inverse_temperature(params) if not draw.num_candidates else 0.0,
         max(params.top_k, 0),
-        -1 if params.logprobs is None else params.logprobs,
+        -1 if num_top is None else num_top,
         -1,
-        int(masked),
+        int(draw.constraint is not None),
         0,
-        num_draws,
+        len(draw.indices),
         0,
         num_bias,
     )

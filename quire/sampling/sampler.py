@@ -138,10 +138,10 @@ def _results(batch: Batch, vocab_size: int) -> Iterable[WorkResult]:
         end = first + len(record.draw.indices)
         if status:
             yield WorkResult(error=ERRORS[status])
-        elif record.draw.params.logprobs is None:
+        elif record.draw.num_top is None:
             yield WorkResult(tuple(tokens[first:end]))
         else:
-            best = top[: record.draw.params.logprobs]
+            best = top[: record.draw.num_top]
             own = tuple(TokenLogprob(tokens[i], logprobs[i], best) for i in range(first, end))
             yield WorkResult(tuple(tokens[first:end]), own)
         first = end

@@ -26,11 +26,11 @@ def _too_long(request: Request, limits: SchedulerLimits) -> RequestError | None:
 
 
 def _too_wide(request: Request, limits: SchedulerLimits) -> RequestError | None:
-    if request.params.n <= limits.max_num_seqs:
+    if request.num_rows <= limits.max_num_seqs:
         return None
     return RequestError(
         "n is larger than the number of samples that run at once",
-        got=request.params.n,
+        got=request.num_rows,
         allowed=f"1 to {limits.max_num_seqs}",
         param="n",
     )
@@ -38,12 +38,16 @@ def _too_wide(request: Request, limits: SchedulerLimits) -> RequestError | None:
 
 def _too_big(request: Request, limits: SchedulerLimits, num_blocks: int) -> RequestError | None:
     # The last token is drawn, never computed: it needs no slot.
-    if limits.num_blocks(request.max_total_tokens - 1) <= num_blocks:
+    num_needed = limits.num_blocks(request.max_total_tokens - 1)
+    if request.beams is not None:  # all of them run at once, and may have nothing but the prompt in common
+        num_shared = min(num_needed, len(request.prompt) // limits.block_size)
+        num_needed += (request.num_rows - 1) * (num_needed - num_shared)
+    if num_needed <= num_blocks:
         return None
     return ContextLengthExceeded(
         "the prompt and the answer do not fit the KV cache",
         got=_counts(request),
-        allowed=f"{num_blocks * limits.block_size + 1} tokens together",
+        allowed=f"{num_blocks} blocks of {limits.block_size} tokens, of which it may need {num_needed}",
         hint="Shorten the prompt or lower max_tokens; the operator can raise --kv-cache-memory-bytes.",
         param="max_tokens",
     )

@@ -80,7 +80,9 @@ class Gate:
             self._check_wait(forecast)
             if deadline_s < inf and not (self._outlook.is_idle and now > self._last_step_s + STALE_S):
                 forecast = self._check_deadline(request, forecast, now)
-        return Promise(now, deadline_s, forecast, self.estimate(forecast))
+        # A search says nothing before its end: nothing is learnt from when that comes.
+        told = None if request.beams is not None else forecast
+        return Promise(now, deadline_s, told, self.estimate(forecast))
 
     def estimate(self, forecast: Forecast) -> float:
         """Seconds to the first token, as forecasts have turned out lately."""

@@ -55,7 +55,7 @@ class Entry:
             self._patience -= 1
             return
         present = self._present()
-        rows = self._limits.max_num_seqs - sum([len(seat.indices) for seat in present])
+        rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in present])
         if rows < 1:
             return
         size = self._limits.block_size
@@ -125,7 +125,11 @@ class Entry:
 
     def _num_wanted(self, seat: Seat) -> int:
         """Blocks that `seat` will take for what it owes now, and for its samples to part."""
-        return self._holdings.num_missing(seat, len(seat.tokens)) + seat.num_rows - 1
+        return self._holdings.num_missing(seat, len(seat.tokens)) + (seat.num_rows - 1) * self._num_parting(seat)
+
+    def _num_parting(self, seat: Seat) -> int:
+        """Blocks that each sequence beside the first takes to go its own way: a copy, or what beams put back had drawn."""
+        return 1 + (seat.num_output // self._limits.block_size if seat.company else 0)
 
     def _fits(self, seat: Seat, hits: list[int], promised: int, futures: list[tuple[int, int]]) -> bool:
         """True if there is room for what everyone owes now, and for the peak of what they are expected to draw."""

@@ -33,7 +33,9 @@ class Holdings:
         return missing + 1 if self.is_shared(seat) else missing
 
     def num_freed(self, seat: Seat) -> int:
-        """Blocks that nobody would hold if `seat` let go. Shared ones come first: a prefix, or its siblings' prompt."""
+        """Blocks that nobody would hold if `seat` let go, and its company with it. Shared ones come first: a prefix, or its siblings' prompt."""
+        if seat.company:
+            return self.num_only_of(seat.company, [])
         num_shared = 0
         for block in seat.blocks:
             if self.pool.num_owners(block) < 2:
@@ -42,7 +44,9 @@ class Holdings:
         return len(seat.blocks) - num_shared
 
     def num_lost(self, seat: Seat) -> int:
-        """Computed tokens that nobody would hold if `seat` let go."""
+        """Computed tokens that nobody would hold if `seat` let go, and its company with it."""
+        if seat.company:
+            return self.num_freed(seat) * self.block_size
         return seat.num_computed - (len(seat.blocks) - self.num_freed(seat)) * self.block_size
 
     def match(self, seat: Seat) -> list[int]:
@@ -113,6 +117,19 @@ class Holdings:
         child.num_computed = parent.num_computed
         child.num_named = parent.num_named
         child.chain = parent.chain.copy() if parent.chain is not None else None
+
+    def branch(self, parent: Seat, child: Seat, num_tokens: int) -> None:
+        """`child`, which holds nothing, holds the full blocks of the first `num_tokens` of `parent`.
+
+        The partly filled one is not shared: those who hold one all hold as much of it (`let_go` counts on that).
+        """
+        num_blocks = num_tokens // self.block_size
+        child.blocks = parent.blocks[:num_blocks]
+        for block in child.blocks:
+            self.pool.share(block)
+        child.num_computed = num_blocks * self.block_size
+        child.num_named = min(num_blocks, parent.num_named)
+        child.chain = None
 
     def let_go(self, seat: Seat) -> None:
         """`seat` holds nothing. Its last block is released first, so that the longest prefixes survive longest."""

@@ -27,7 +27,7 @@ class Lane:
     @property
     def num_rows(self) -> int:
         """Rows that its running sequences fill."""
-        return sum([len(seat.indices) for seat in self.line.running])
+        return sum([seat.num_rows for seat in self.line.running])
 
 
 def two_lanes(limits: SchedulerLimits, rule: Policy, holdings: Holdings) -> tuple[Lane, Lane]:

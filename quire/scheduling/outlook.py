@@ -102,7 +102,7 @@ class Outlook:
         rows = max(share * limits.max_num_seqs, limits.max_num_seqs - seen.other_rows - num_others_wait)
         wanted = seen.other_slots * (1 + num_others_wait / max(1, seen.other_rows))
         slots = max(share * self._num_slots, self._num_slots - wanted)
-        is_under = share < 1.0 and seen.rows + request.params.n <= share * limits.max_num_seqs
+        is_under = share < 1.0 and seen.rows + request.num_rows <= share * limits.max_num_seqs
         if num_others_wait:
             beside_s = pace.token_s * min(pace.chunk, seen.other_reads)
             pace = replace(pace, step_s=pace.step_s + beside_s)
@@ -126,7 +126,7 @@ class Outlook:
             num_output, left = num_tokens - len(seat.request.prompt), seat.last_len - num_tokens
             if not seat.request.params.ignore_eos:
                 left = num_left(num_output, left)
-            num_rows = len(seat.indices)
+            num_rows = seat.num_rows
             seen.num_held += num_tokens
             owed = num_tokens - seat.num_computed
             num_slots = num_tokens + int(HELD_SHARE * num_rows * left)
@@ -149,8 +149,8 @@ class Outlook:
         """Of one who does not run yet."""
         params = request.params
         num_to_draw = request.max_tokens if params.ignore_eos else self._lengths.num_left(0, request.max_tokens)
-        num_slots = len(request.prompt) + int(HELD_SHARE * params.n * num_to_draw)
-        return Claim(num_to_read, num_to_draw, params.n, num_slots)
+        num_slots = len(request.prompt) + int(HELD_SHARE * request.num_rows * num_to_draw)
+        return Claim(num_to_read, num_to_draw, request.num_rows, num_slots)
 
 
 @dataclass(slots=True)

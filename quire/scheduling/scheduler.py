@@ -24,6 +24,7 @@ from quire.scheduling.lane import Lane, two_lanes
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.outlook import Outlook
 from quire.scheduling.pace import ItlTarget
+from quire.scheduling.search import Search
 from quire.scheduling.seat import Seat
 from quire.scheduling.serving import Serving
 from quire.scheduling.tally import Tally
@@ -56,6 +57,7 @@ class Scheduler:
         self.outlook = Outlook(limits, self._rule, self._holdings, self.cost, target, self._ordinary, self._flex)
         self._families: dict[str, dict[int, Seat]] = {}
         self._seats: dict[int, Seat] = {}
+        self._searches: dict[str, Search] = {}
         self._num_seats = self._num_arrivals = self._num_steps = 0
         self._open_step: int | None = None
         self._open_seats: list[Seat] = []
@@ -88,7 +90,10 @@ class Scheduler:
             error = RequestError("a request with this id is already here", got=request.id, param="id")
         if error is not None:
             raise error
-        seat = Seat(self._new_id(), request, tokens=list(request.prompt), indices=tuple(range(request.params.n)))
+        num_samples = 1 if request.beams is not None else request.params.n
+        seat = Seat(self._new_id(), request, tokens=list(request.prompt), indices=tuple(range(num_samples)))
+        if request.beams is not None:
+            self._searches[request.id] = Search(seat, request.beams)
         lane = self._lane(seat)
         seat.account = lane.accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
         seat.place = policy.place(self._rule, now, self._num_arrivals, request.priority)
@@ -99,12 +104,16 @@ class Scheduler:
         lane.line.join(seat)
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> list[Delta]:
-        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing.
+        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing. A search
+        ends as a whole.
 
         `served`: whoever asked has all that he wanted, so what was computed is not counted as wasted.
         """
         if self._open_step is None:
             self._tally = Tally()  # what the last step did has been told
+        if (search := self._searches.get(request_id)) is not None:
+            self._tally.num_aborted_tokens += 0 if served else sum([seat.num_own for seat in search.seats])
+            return self._end_search(search, search.last_words(Finish.ABORT))
         family = self._families.get(request_id, {})
         ending = [number for number in sorted(family) if index is None or number == index]
         if not served:
@@ -204,6 +213,7 @@ class Scheduler:
         for line in lines:
             line.check()
         seats = [seat for line in lines for seat in (*line.running, *line.waiting())]
+        seats += [other for seat in seats for other in seat.company if other.asleep]
         self._holdings.check(seats)
         samples = {(name, index): seat for name, family in self._families.items() for index, seat in family.items()}
         stood_for = {(seat.request.id, index): seat for seat in seats for index in seat.indices}
@@ -214,13 +224,20 @@ class Scheduler:
         if outcome.error is not None:
             self._holdings.spoil(seat)
             self._tally.num_failed_tokens += seat.num_own + len(work.tokens)
+            if (search := self._searches.get(seat.name)) is not None:
+                ends = self._end_search(search, search.last_words(Finish.ERROR, outcome.error))
+                self._tally.num_finished += len(ends)
+                news += ends
+                return
             indices = seat.indices
             news.extend(self._end_sample(seat, index, Finish.ERROR, outcome.error) for index in indices)
             self._tally.num_finished += len(indices)
             return
         self._holdings.advance(seat, len(work.tokens))
         told = () if work.prompt_logprobs is None else deltas.prompt_logprobs(seat, work, outcome)
-        if work.draw is not None:
+        if work.draw is not None and seat.company:
+            self._search(seat, outcome.logprobs[0], told, news)
+        elif work.draw is not None:
             self._draw(seat, work.draw.indices, outcome, told, news)
             seat.settle_down(bool(seat.blocks) and self._holdings.is_shared(seat), self.limits.block_size)
         elif told:
@@ -275,12 +292,47 @@ class Scheduler:
         """Let each of `seat`'s samples go its own way from here, all holding the same blocks."""
         siblings = [seat.sibling(self._new_id(), index) for index in seat.indices[1:]]
         seat.num_shared = seat.num_prompt if siblings else 0
-        seat.indices = (seat.index,)
+        seat.indices, seat.num_rows = (seat.index,), 1
         for sibling in siblings:
             self._holdings.fork(seat, sibling)
             sibling.account.num_seats += 1
             self._seats[sibling.id] = family[sibling.index] = sibling
         self._lane(seat).line.follow(siblings)
+
+    def _search(self, seat: Seat, following: TokenLogprob, told: tuple[TokenLogprob, ...], news: list[Delta]) -> None:
+        """What may follow one beam is known; with the last of them the search goes on, or ends."""
+        search = self._searches[seat.name]
+        if told:
+            news.append(deltas.told_only(seat, told))
+        self._lane(seat).line.follow(search.wake(self._holdings))
+        if not search.take(seat, following):
+            return
+        self._tally.num_output_tokens += len(search.beams)
+        for each in search.seats:
+            each.account.charge(policy.draw_charge(each.num_computed))
+        for leaving in search.go_on(self._holdings, self._spawn):
+            self._remove(leaving)
+        if not search.is_over:
+            return
+        answers = search.answers()
+        self._tally.num_finished += len(answers)
+        if not seat.request.params.ignore_eos:
+            self._lane(seat).entry.lengths.record(seat.num_output + 1)
+        news += self._end_search(search, answers)
+
+    def _spawn(self, seat: Seat, index: int) -> Seat:
+        """Another beam beside `seat`; what it holds comes later."""
+        beam = seat.sibling(self._new_id(), index)
+        beam.account.num_seats += 1
+        self._seats[beam.id] = self._families[seat.name][index] = beam
+        self._lane(seat).line.follow([beam])
+        return beam
+
+    def _end_search(self, search: Search, news: list[Delta]) -> list[Delta]:
+        del self._searches[search.beams[0].seat.name]
+        for seat in search.seats:
+            self._remove(seat)
+        return news
 
     def _end_sample(self, seat: Seat, index: int, finish: Finish, error: str | None = None) -> Delta:
         """End one of the samples that `seat` stands for, and `seat` with the last of them."""
@@ -289,14 +341,15 @@ class Scheduler:
             self._remove(seat)
         else:
             seat.indices = tuple(other for other in seat.indices if other != index)
-            seat.index = seat.indices[0]
+            seat.index, seat.num_rows = seat.indices[0], len(seat.indices)
             del self._families[seat.request.id][index]
         return delta
 
     def _remove(self, seat: Seat) -> None:
         self._holdings.let_go(seat)
         lane = self._lane(seat)
-        lane.line.leave(seat)
+        if not seat.asleep:
+            lane.line.leave(seat)
         lane.accounts.leave(seat.account)
         del self._seats[seat.id]
         family = self._families[seat.request.id]

@@ -21,9 +21,13 @@ class Seat(Sequence):
 
     `num_passed` requests were admitted before it because it did not fit. `num_reached` tokens were computed when it was
     put back last. `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone.
+    `num_rows` are the rows that it will fill, once its samples part or its beams are awake.
     `num_told` prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been
     offered to the prefix index. `steady`: it owes one token, alone, and its next work is `again` with the token
     `drawn`; `end_ids` and `next_stop` say when there is more to it.
+    A beam has `company`: the beams of its search, itself among them, which are put back together. Only the first of
+    them waits then; the others are `asleep`, stand in no line and hold nothing until the first has caught up. A beam
+    whose `num_candidates` are known owes nothing until those of the others are.
 
     0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
     |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
@@ -46,6 +50,10 @@ class Seat(Sequence):
     steady: bool = False
     again: Work = field(default_factory=lambda: NO_WORK)
     drawn: SequenceOf[int] = ()
+    num_rows: int = 1
+    company: SequenceOf[Seat] = ()
+    asleep: bool = False
+    num_candidates: int = 0
     end_ids: frozenset[int] = frozenset()
     last_len: int = 0
     next_stop: int = 0
@@ -56,11 +64,7 @@ class Seat(Sequence):
         self.end_ids = frozenset([*(() if params.ignore_eos else request.eos_ids), *(params.stop_token_ids or ())])
         self.last_len = request.max_total_tokens
         self.name = request.id
-
-    @property
-    def num_rows(self) -> int:
-        """Rows that it will fill once its samples part."""
-        return len(self.indices)
+        self.num_rows = len(self.indices)
 
     @property
     def worst_charge(self) -> float:
@@ -112,6 +116,7 @@ class Seat(Sequence):
             and self.num_output >= params.min_tokens
             and self.num_owed == 1
             and not self.owes_prompt_logprobs
+            and not self.num_candidates
         )
 
     def sibling(self, seq_id: int, index: int) -> Seat:
@@ -120,6 +125,7 @@ class Seat(Sequence):
         other.place, other.turn = (*self.place[:2], index), (*self.turn[:2], index)
         other.num_cached, other.num_told, other.started = self.num_cached, self.num_told, True
         other.num_shared = self.num_prompt
+        other.company, other.num_candidates = self.company, self.num_candidates
         return other
 
     def _next_draw(self) -> Draw:
@@ -127,8 +133,8 @@ class Seat(Sequence):
         banned = self._banned_ids() if self.request.params.min_tokens else ()
         draw = self.draw
         if draw is None or draw.indices != self.indices or draw.banned_ids != banned:
-            request = self.request
-            draw = Draw(request.params, self.indices, self.tokens, self.num_prompt, banned, request.constraint)
+            request, num = self.request, self.num_candidates
+            draw = Draw(request.params, self.indices, self.tokens, self.num_prompt, banned, request.constraint, num)
             self.draw = draw
         return draw
 

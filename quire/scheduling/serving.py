@@ -97,7 +97,7 @@ class Serving:
                 add_seat(seat)
                 num_steady += 1
                 continue
-            if grant == 0 or seat.waits:
+            if grant == 0 or seat.waits or seat.asleep:
                 continue
             end = start + grant
             if self._is_short(seat, end) and not self._take_back(seat, end, line, draft):
@@ -136,7 +136,8 @@ class Serving:
     def _fill(self, spare: Spare, draft: Draft) -> None:
         """Newest tokens before prompts; admit while everyone who runs has had some."""
         line = self._flex.line
-        oldest = line.running[0] if spare.must_move and line.running else None
+        owing = [seat for seat in line.running if seat.num_owed]
+        oldest = owing[0] if spare.must_move and owing else None
         ahead = 0  # the oldest moves in any case, or those who draw could hold it up
         if oldest is not None and not _is_single(oldest):
             ahead = spare.prompt(oldest.num_computed, 1, oldest.num_rows)
@@ -210,8 +211,11 @@ class Serving:
 
     def _share_out(self, owed: list[int], budget: int) -> list[int]:
         running, active = self._ordinary.line.running, self._ordinary.accounts.active
+        if 0 in owed:  # beams that know what may follow them
+            running = [seat for seat, count in zip(running, owed, strict=True) if count]
         standing = sharing.standing(running, active, self._whole, self._limits.block_size)
-        return policy.share_out(owed, budget, standing)
+        grants = iter(policy.share_out([count for count in owed if count], budget, standing))
+        return [next(grants) if count else 0 for count in owed]
 
     def _is_short(self, seat: Seat, end: int) -> bool:
         return self._holdings.num_missing(seat, end) > self._pool.num_idle
@@ -223,6 +227,8 @@ class Serving:
         if line is flex:
             return False
         for other in _cheapest(flex.running, self._holdings):
+            if other.waits or other.asleep:
+                continue  # it went with its company
             self._put_back(other, flex, draft)
             if not self._is_short(seat, end):
                 return True
@@ -232,7 +238,7 @@ class Serving:
         """Put back whoever stands behind `seat` and loses the least work, until it can grow to `end`; False if nobody
         does: it then waits where it is and keeps what it computed, unless one before it needs the blocks."""
         while self._is_short(seat, end):
-            behind = line.running[line.running.index(seat) + 1 :]
+            behind = [each for each in line.running[line.running.index(seat) + 1 :] if each not in seat.company]
             if not behind:
                 return False
             behind.reverse()  # of those that lose alike the last goes
@@ -240,9 +246,16 @@ class Serving:
         return True
 
     def _put_back(self, seat: Seat, line: Line, draft: Draft) -> None:
-        seat.num_reached = max(seat.num_reached, seat.num_computed)
-        self._holdings.let_go(seat)
-        line.put_back(seat)
+        first, *others = seat.company or (seat,)
+        for each in (first, *others):
+            each.num_reached = max(each.num_reached, each.num_computed)
+            self._holdings.let_go(each)
+        for each in others:
+            if not each.asleep:
+                line.leave(each)
+                first.num_rows += each.num_rows
+                each.asleep = True
+        line.put_back(first)
         draft.tally.num_preempted += 1
 
     def _admit(self, seat: Seat, hits: list[int], line: Line, draft: Draft) -> None:
@@ -257,7 +270,7 @@ class Serving:
 
 def _is_single(seat: Seat) -> bool:
     """It owes one token and fills one row: a short prompt of several samples does not."""
-    return seat.num_owed == 1 and len(seat.indices) == 1
+    return seat.num_owed == 1 and seat.num_rows == 1
 
 
 def _cheapest(running: Iterable[Seat], holdings: Holdings) -> list[Seat]:

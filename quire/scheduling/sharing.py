@@ -35,7 +35,7 @@ def uses(running: SequenceOf[Seat], whole: Room, block_size: int) -> dict[Accoun
     blocks: dict[Account, int] = {}
     for seat in running:
         account = seat.account
-        rows[account] = rows.get(account, 0) + len(seat.indices)
+        rows[account] = rows.get(account, 0) + seat.num_rows
         blocks[account] = blocks.get(account, 0) + -(-len(seat.tokens) // block_size)
     return {account: max(rows[account] / whole.rows, blocks[account] / whole.blocks) for account in rows}
 
@@ -68,11 +68,11 @@ def is_under_share(
 def who_makes_way(
     missing: Room, running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room, holdings: Holdings
 ) -> list[Seat]:
-    """Sequences of tenants over their share that free `missing` rows and blocks, least work lost first; none if that
-    is not enough. The first of `running` stays: someone always finishes."""
+    """Sequences of tenants over their share (of a search one) that free `missing` rows and blocks, least work lost
+    first; none if that is not enough. The first of `running` stays: someone always finishes."""
     share, use = shares(active), uses(running, whole, holdings.block_size)
     rows, blocks = missing.rows, missing.blocks
-    left = list(running[1:])
+    left = [seat for seat in running[1:] if seat not in running[0].company]
     leaving: list[Seat] = []
     while rows > 0 or blocks > 0:
         over = [seat for seat in left if use[seat.account] > share[seat.account]]
@@ -81,9 +81,10 @@ def who_makes_way(
         most = max(use[seat.account] / share[seat.account] for seat in over)
         mine = [seat for seat in over if use[seat.account] / share[seat.account] == most]
         seat = min(mine, key=lambda seat: (holdings.num_lost(seat), [-part for part in seat.place]))
-        left.remove(seat)
         leaving.append(seat)
-        rows -= seat.num_rows
         blocks -= holdings.num_freed(seat)
-        use[seat.account] -= max(seat.num_rows / whole.rows, len(seat.blocks) / whole.blocks)
+        for each in seat.company or (seat,):
+            left.remove(each)
+            rows -= each.num_rows
+            use[each.account] -= max(each.num_rows / whole.rows, len(each.blocks) / whole.blocks)
     return leaving

@@ -13,7 +13,7 @@ from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.errors import RequestError
 from quire.request import Finish, Request, Sequence
-from quire.runner.fake import FakeRunner, choose_token
+from quire.runner.fake import FakeRunner, choose_token, likeliest
 from quire.scheduling.scheduler import Scheduler
 from quire.scheduling.seat import Seat
 from quire.step import Delta, Draw, Step, StepResult, WorkResult
@@ -28,6 +28,9 @@ class LawfulRun:
         prefix = PrefixIndex(trace.limits.block_size) if trace.cache else None
         self.scheduler = Scheduler(trace.limits, self.pool, prefix, trace.policy)
         self.runner = FakeRunner(VOCAB_SIZE, trace.limits.block_size)
+        if trace.rash:
+            for lane in (self.scheduler._ordinary, self.scheduler._flex):
+                lane.entry._future = lambda seat: (1, len(seat.blocks))  # type: ignore[method-assign]
         self.requests: dict[str, Request] = {}
         self.samples: dict[tuple[str, int], list[Delta]] = {}
         self.seen: Counter[str] = Counter()
@@ -85,6 +88,9 @@ class LawfulRun:
         self._hear(self.scheduler.settle(step, result, float(number)))
         stats = self.scheduler.stats()
         self.seen["preempted"] += stats.num_preempted
+        running = [*self._running(False), *self._running(True)]
+        self.seen["held back"] += any(seat.company and not seat.num_owed for seat in running)
+        self.seen["asleep"] += any(seat.asleep for seat in self.scheduler._seats.values())
         self.seen["cached"] += stats.num_cached_tokens
         self.seen["copies"] += len(step.copies)
         self.seen["parted"] += sum(1 for work in step.works if work.draw and len(work.draw.indices) > 1)
@@ -97,14 +103,14 @@ class LawfulRun:
         served = {work.seq_id for work in step.works}
         assert 1 <= step.num_tokens <= limits.max_num_batched_tokens
         assert len(served) == len(step.works)
-        assert sum(len(seat.indices) for seat in ordinary) <= limits.max_num_seqs
-        assert sum(len(seat.indices) for seat in ordinary + flex if seat.id in served) <= limits.max_num_seqs
+        assert sum(seat.num_rows for seat in ordinary) <= limits.max_num_seqs
+        assert sum(seat.num_rows for seat in ordinary + flex if seat.id in served) <= limits.max_num_seqs
         self.seen["flex beside"] += bool(ordinary) and any(seat.id in served for seat in flex)
         first = (ordinary or flex)[0]
         before = oldest[first.request.flex]
         if before is not None:
             assert before in (ordinary or flex) or first.place < before.place, "the oldest was put back for a younger"
-        assert first.id in served, "the oldest stands still"
+        assert any(seat.id in served for seat in (first, *first.company)), "the oldest stands still"
         if any(not seat.request.flex for seat in self.scheduler._ordinary.line.waiting()):
             assert ordinary, "flex runs while an ordinary request waits that would fit"
 
@@ -112,6 +118,7 @@ class LawfulRun:
         for delta in news:
             heard = self.samples[delta.request_id, delta.index]
             assert not heard or heard[-1].finish is None, "news after the end"
+            assert request_ends_at_once(delta, self.requests[delta.request_id])
             assert delta.tokens or delta.prompt_logprobs or delta.finish, "news of nothing"
             assert not heard or heard[-1].num_cached in (0, delta.num_cached)
             heard.append(delta)
@@ -123,7 +130,7 @@ class LawfulRun:
         bound = 0
         for flex in (False, True):
             mine = [request for request in self.requests.values() if request.flex == flex]
-            bound += sum(request.max_total_tokens * request.params.n for request in mine) * len(mine)
+            bound += sum(request.max_total_tokens * request.num_rows for request in mine) * len(mine)
         return bound
 
     def _judge_the_end(self) -> None:
@@ -135,7 +142,7 @@ class LawfulRun:
 
     def _judge_sample(self, request: Request, index: int, heard: list[Delta]) -> None:
         tokens = [token for delta in heard for token in delta.tokens]
-        expected, finish = alone(request, index)
+        expected, finish = alone(request, index) if request.beams is None else searched(request)[index]
         self.seen[f"finish {heard[-1].finish}"] += 1
         if heard[-1].finish in (Finish.ABORT, Finish.ERROR):
             assert tokens == expected[: len(tokens)]
@@ -152,6 +159,44 @@ class LawfulRun:
             assert told == ()
         elif index == 0 and not any(abort.request_id == request.id for abort in self.trace.aborts):
             assert told == request.prompt[1:]
+
+
+def request_ends_at_once(delta: Delta, request: Request) -> bool:
+    """Of a search nothing is said before its end, but what the model thought of the prompt."""
+    return request.beams is None or delta.finish is not None or not delta.tokens
+
+
+def searched(request: Request) -> list[tuple[list[int], Finish]]:
+    """The best sequences of a search with nobody else around: plain lists, by the rules of transformers alone."""
+    beams, params, prompt = request.beams, request.params, list(request.prompt)
+    assert beams is not None
+    ends = {*(() if params.ignore_eos else request.eos_ids), *(params.stop_token_ids or ())}
+    running: list[tuple[float, list[int]]] = [(0.0, [])]
+    ended: list[tuple[float, list[int], Finish]] = []
+    for length in range(1, request.max_tokens + 1):
+        found = [
+            (score + logprob, [*tokens, token])
+            for score, tokens in running
+            for token, logprob in likeliest([*prompt, *tokens], VOCAB_SIZE, VOCAB_SIZE).top
+            if token not in ends or length > params.min_tokens
+        ]
+        order = sorted(
+            range(len(found)),
+            key=lambda i: (-found[i][0], [t for _, t in running].index(found[i][1][:-1]), found[i][1][-1]),
+        )
+        best = [found[i] for i in order]
+        for score, tokens in best[: beams.width]:
+            if tokens[-1] in ends or length == request.max_tokens:
+                finish = Finish.STOP if tokens[-1] in ends else Finish.LENGTH
+                ended.append((score / length**beams.length_penalty, tokens, finish))
+        ended = sorted(ended, key=lambda each: -each[0])[: beams.width]
+        running = [each for each in best if each[1][-1] not in ends][: beams.width]
+        if len(ended) == beams.width:
+            never = beams.early_stopping == "never" and beams.length_penalty > 0
+            longest = request.max_tokens if never else length
+            if beams.early_stopping is True or running[0][0] / longest**beams.length_penalty <= ended[-1][0]:
+                break
+    return [(tokens, finish) for _, tokens, finish in ended]
 
 
 def alone(request: Request, index: int) -> tuple[list[int], Finish]:

@@ -37,6 +37,19 @@ def test_two_thousand_traces_keep_the_laws(part: int) -> None:
         assert seen[event] >= each // 20, f"the traces hardly ever meet this: {event} in {seen}"
 
 
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_two_thousand_traces_of_beam_searches_keep_the_laws(part: int) -> None:
+    seen: Counter[str] = Counter()
+    each = NUM_TRACES // NUM_PARTS
+    for seed in range(part * each, (part + 1) * each):
+        try:
+            seen += LawfulRun(trace_of(Random(seed), searches=True)).run()
+        except Exception as error:
+            raise AssertionError(f"trace {seed} breaks a law: {error}") from error
+    for event in ("preempted", "cached", "copies", "aborted", "refused", "flex beside", "asleep", "held back"):
+        assert seen[event] >= each // 20, f"the traces hardly ever meet this: {event} in {seen}"
+
+
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_traces_that_hypothesis_thinks_of_keep_the_laws(random: Random) -> None:
