@@ -3,7 +3,7 @@
     running     |--a--| |--b--|            each with the likeliest tokens that may follow it
                   / \\      |
     candidates  a1   a2   b1 (an end)      by score, of two alike the earlier parent's, then the lower token id
-    running     a1   a2                    the best `width` that go on;  b1 is kept if it is among the best `width` of all
+    running     a1   a2                   the best `width` that go on;  b1 counts if it is among the best `width` of all
 
 The rules are those of transformers 5 (`generate` with num_beams and no sampling). Does not know: seats, blocks, steps.
 """
@@ -94,7 +94,7 @@ def ranked(scores: SequenceOf[float], following: SequenceOf[TokenLogprob], banne
 
 
 def places(parents: SequenceOf[int], num_seats: int) -> list[int]:
-    """Where each sequence goes on whose parent sat at `parents[i]`: the first of a parent stays in its seat, others take
+    """The seat of each sequence, whose parent sat at `parents[i]`: the first of a parent stays in its seat, others take
     those of sequences that do not go on, lowest first, then new ones (`num_seats`, ...)."""
     taken = set(parents)
     free = [seat for seat in range(num_seats + len(parents)) if seat not in taken]

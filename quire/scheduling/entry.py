@@ -128,7 +128,7 @@ class Entry:
         return self._holdings.num_missing(seat, len(seat.tokens)) + (seat.num_rows - 1) * self._num_parting(seat)
 
     def _num_parting(self, seat: Seat) -> int:
-        """Blocks that each sequence beside the first takes to go its own way: a copy, or what beams put back had drawn."""
+        """Blocks that each sequence beside the first takes to go its own way: a copy, or what beams had drawn."""
         return 1 + (seat.num_output // self._limits.block_size if seat.company else 0)
 
     def _fits(self, seat: Seat, hits: list[int], promised: int, futures: list[tuple[int, int]]) -> bool:

@@ -33,7 +33,10 @@ class Holdings:
         return missing + 1 if self.is_shared(seat) else missing
 
     def num_freed(self, seat: Seat) -> int:
-        """Blocks that nobody would hold if `seat` let go, and its company with it. Shared ones come first: a prefix, or its siblings' prompt."""
+        """Blocks that nobody would hold if `seat` let go, and its company with it.
+
+        Shared ones come first: a prefix, or its siblings' prompt.
+        """
         if seat.company:
             return self.num_only_of(seat.company, [])
         num_shared = 0

@@ -104,8 +104,9 @@ class Scheduler:
         lane.line.join(seat)
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> list[Delta]:
-        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing. A search
-        ends as a whole.
+        """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing.
+
+        A search ends as a whole.
 
         `served`: whoever asked has all that he wanted, so what was computed is not counted as wasted.
         """

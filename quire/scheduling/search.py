@@ -1,9 +1,10 @@
-"""Knows: one beam search under way: which seat each beam sits in, its score, and what may follow it. Does not know: when
-a step is made, or who else is here.
+"""Knows: one beam search under way: which seat each beam sits in, its score, and what may follow it.
 
-one search of width 3, B = 4:     beam 0   |a b c d|e f g h|i j . .|      beams share the blocks of their common past, and
-                                  beam 1   |a b c d|e f g h|i j . .|      the partly filled one until one of them writes
-                                  beam 2   |a b c d|e f x y|z u . .|
+one search of width 3, B = 4:  beam 0   |a b c d|e f g h|i j . .|    beams share the blocks of their common past,
+                               beam 1   |a b c d|e f g h|i j . .|    and the partly filled one until one of them
+                               beam 2   |a b c d|e f x y|z u . .|    writes: that one takes a copy
+
+Does not know: when a step is made, or who else is here.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ class Search:
         for beam in self.beams:
             if beam.seat is seat:
                 beam.following = following
-        return all([beam.following is not None for beam in self.beams])
+        return all(beam.following is not None for beam in self.beams)
 
     def wake(self, holdings: Holdings) -> list[Seat]:
-        """The first beam has caught up after all were put back: the others, who hold what they have in common with it."""
+        """The first beam has caught up after all were put back: the others, who hold what they share with it."""
         first, *others = self.seats
         sleepers = [seat for seat in others if seat.asleep]
         for beam in self.beams if sleepers else ():
