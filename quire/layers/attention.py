@@ -69,17 +69,25 @@ class Attention:
 
     def __call__(self, x_TH: Float32, norm: Norm, forward: Forward) -> None:
         """Stores K and V of the step's tokens, then adds to `x_TH`; reads it through `norm`."""
-        device, arena, kv, heads, num_tokens = forward.device, forward.arena, forward.kv, self.heads, len(x_TH)
+        self.attend(self.store(x_TH, norm, forward), x_TH, forward)
+
+    def store(self, x_TH: Float32, norm: Norm, forward: Forward) -> Float32:
+        """Stores K and V of the step's tokens; returns q_TQD."""
+        arena, heads, num_tokens = forward.arena, self.heads, len(x_TH)
         qkv_TN = arena.view("qkv", (num_tokens, self.qkv.num_outputs))
         q_TQD = arena.view("q", (num_tokens, heads.num_heads, heads.head_dim))
-        mixed_TK = arena.view("mixed", (num_tokens, heads.num_heads * heads.head_dim))
-        self.qkv(device, x_TH, qkv_TN, norm=norm)
+        self.qkv(forward.device, x_TH, qkv_TN, norm=norm)
         rope_store(
-            device, qkv_TN, forward.positions_T, forward.slots_T, self.rotary.cos_PD2, self.rotary.sin_PD2,
-            kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD,
+            forward.device, qkv_TN, forward.positions_T, forward.slots_T, self.rotary.cos_PD2, self.rotary.sin_PD2,
+            forward.kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD,
         )  # fmt: skip
+        return q_TQD
+
+    def attend(self, q_TQD: Float32, x_TH: Float32, forward: Forward) -> None:
+        """Adds to `x_TH` what `q_TQD` finds among the keys stored."""
+        mixed_TK = forward.arena.view("mixed", (len(x_TH), self.heads.num_heads * self.heads.head_dim))
         attention(
-            device, q_TQD, kv, self.layer, forward.query_starts_S1, forward.seq_lens_S, forward.block_tables_SB,
-            self.scale, mixed_TK,
+            forward.device, q_TQD, forward.kv, self.layer, forward.query_starts_S1, forward.seq_lens_S,
+            forward.block_tables_SB, self.scale, mixed_TK,
         )  # fmt: skip
-        self.output(device, mixed_TK, x_TH, accumulate=True)
+        self.output(forward.device, mixed_TK, x_TH, accumulate=True)

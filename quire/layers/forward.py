@@ -7,7 +7,7 @@ Legend: T tokens in the step, S sequences in the step, B blocks a table row, R r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,3 +41,16 @@ class Forward:
     block_tables_SB: Int32
     kv: KVCache
     rows_R: Int32 | None = None
+
+    def ends(self, seqs_R: Int32) -> tuple[Int32, Forward]:
+        """Rows of the last tokens of sequences `seqs_R`, and the step of these rows alone, whose K and V are stored."""
+        rows_R = self.query_starts_S1[seqs_R + 1] - 1
+        return rows_R, replace(
+            self,
+            ids_T=self.ids_T[rows_R],
+            positions_T=self.positions_T[rows_R],
+            slots_T=self.slots_T[rows_R],
+            query_starts_S1=np.arange(len(seqs_R) + 1, dtype=np.int32),
+            seq_lens_S=self.seq_lens_S[seqs_R],
+            block_tables_SB=self.block_tables_SB[seqs_R],
+        )

@@ -36,6 +36,24 @@ class Block:
         self.attention(x_TH, self.input_norm, forward)
         self.mlp(x_TH, self.post_norm, forward)
 
+    def ends(self, x_TH: Float32, forward: Forward, seqs_R: Int32) -> Float32:
+        """x_RH after the block of the last rows of sequences `seqs_R`; of all others only K and V are computed."""
+        if len(seqs_R) == len(x_TH):
+            self(x_TH, forward)
+            return x_TH
+        q_TQD = self.attention.store(x_TH, self.input_norm, forward)
+        if len(seqs_R) == 0:
+            return x_TH[:0]
+        arena, device = forward.arena, forward.device
+        rows_R, step = forward.ends(seqs_R)
+        x_RH = arena.view("ends", (len(rows_R), x_TH.shape[1]))
+        q_RQD = arena.view("qkv", (len(rows_R), *q_TQD.shape[1:]))  # q, k and v of the step are where they belong
+        gather_rows(device, x_TH, rows_R, x_RH)
+        gather_rows(device, _flat(q_TQD), rows_R, _flat(q_RQD))
+        self.attention.attend(q_RQD, x_RH, step)
+        self.mlp(x_RH, self.post_norm, step)
+        return x_RH
+
 
 @dataclass(frozen=True, slots=True)
 class Model:
@@ -54,6 +72,17 @@ class Model:
         for block in self.blocks:
             block(x_TH, forward)
         return x_TH
+
+    def ends(self, forward: Forward, seqs_R: Int32) -> Float32:
+        """hidden_RH: those rows of `hidden` that are the last ones of sequences `seqs_R`, the same bits.
+
+        What the last block makes of any other row nobody reads, so that it computes its K and V alone.
+        """
+        x_TH = forward.arena.view("hidden", (len(forward.ids_T), self.spec.hidden_size))
+        self.embedding(forward.device, forward.ids_T, x_TH)
+        for block in self.blocks[:-1]:
+            block(x_TH, forward)
+        return self.blocks[-1].ends(x_TH, forward, seqs_R)
 
     def logits(self, forward: Forward, hidden_TH: Float32, rows_R: Int32) -> Float32:
         """logits_RV float32 of the chosen rows; only they are normalised and multiplied by the head."""
@@ -75,10 +104,14 @@ class Model:
     def reserve(self, arena: Arena, num_tokens: int, num_rows: int) -> None:
         """Grow the arena for steps of `num_tokens` rows and `num_rows` logits once, so that no step grows it."""
         spec = self.spec
-        for name, width in (("hidden", spec.hidden_size), *_widths(spec)):
+        for name, width in (("hidden", spec.hidden_size), ("ends", spec.hidden_size), *_widths(spec)):
             arena.view(name, (num_tokens, width))
         arena.view("chosen", (num_rows, spec.hidden_size))
         arena.view("logits", (num_rows, spec.vocab_size))
+
+
+def _flat(x_TQD: Float32) -> Float32:
+    return x_TQD.reshape(len(x_TQD), x_TQD.shape[1] * x_TQD.shape[2])
 
 
 def _widths(spec: ModelSpec) -> tuple[tuple[str, int], ...]:

@@ -70,9 +70,13 @@ class ModelRunner:
     def _run_all(self, step: Step, masks: Masks | None) -> StepResult:
         """Any step, op by op."""
         forward = build_forward(step, self.machine)
+        drawing = [place for place, work in enumerate(step.works) if work.draw is not None]
+        if not any(work.prompt_logprobs is not None and work.successors for work in step.works):
+            ends_RH = self.model.ends(forward, np.array(drawing, np.int32))
+            return StepResult(tuple(self._draw(step, forward, ends_RH, list(range(len(drawing))), masks)))
         hidden_TH = self.model.hidden(forward)
         starts = forward.query_starts_S1.tolist()
-        results = self._draw(step, forward, hidden_TH, starts, masks)
+        results = self._draw(step, forward, hidden_TH, [starts[place + 1] - 1 for place in drawing], masks)
         for place, work in enumerate(step.works):
             if work.prompt_logprobs is not None and work.successors:
                 prompt = self._prompt_logprobs(work, starts[place], forward, hidden_TH)
@@ -80,15 +84,15 @@ class ModelRunner:
         return StepResult(tuple(results))
 
     def _draw(
-        self, step: Step, forward: Forward, hidden_TH: np.ndarray, starts: list[int], masks: Masks | None
+        self, step: Step, forward: Forward, hidden_TH: np.ndarray, rows: list[int], masks: Masks | None
     ) -> list[WorkResult]:
-        """One result a work, in order; works that draw nothing get an empty one."""
+        """One result a work, in order; works that draw nothing get an empty one. `rows`: of those that draw."""
         results = [WorkResult()] * len(step.works)
         drawing = [(place, work.draw) for place, work in enumerate(step.works) if work.draw is not None]
         ahead = NOTHING_AHEAD
         for number, first in enumerate(range(0, len(drawing), HEAD_ROWS)):
             slice_ = drawing[first : first + HEAD_ROWS]
-            rows_R = np.array([starts[place + 1] - 1 for place, _ in slice_], np.int32)
+            rows_R = np.array(rows[first : first + HEAD_ROWS], np.int32)
             logits_RV = self.model.logits(forward, hidden_TH, rows_R)
             if masks is not None and number == 0:
                 ahead = masks.wait()

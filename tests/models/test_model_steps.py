@@ -61,6 +61,27 @@ def test_hidden_and_logits_in_slices_are_forward(folder: Path) -> None:
             assert np.array_equal(stage.model.logits(step, hidden_TH, rows_R), every[rows_R])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("chosen", [[0, 1, 2], [1], [2, 0], []])
+def test_ends_are_last_rows_of_hidden_and_leave_the_same_cache(folder: Path, dtype: str, chosen: list[int]) -> None:
+    parts = [tokens(1, 20), tokens(2, 1), tokens(3, 9)]
+    with Stage(folder, dtype, threads=2) as stage:
+        step = stage.forward(list(enumerate(parts)))
+        hidden_TH = stage.model.hidden(step).copy()
+        ends_RH = stage.model.ends(stage.forward(list(enumerate(parts, 3))), np.array(chosen, np.int32))
+        assert np.array_equal(ends_RH, hidden_TH[[(19, 20, 29)[seq] for seq in chosen]])
+        after = [stage.run([(seq, [5]), (seq + 3, [5])]) for seq in range(3)]
+        assert all(np.array_equal(whole, ended) and np.isfinite(whole).all() for whole, ended in after)
+
+
+def test_ends_of_single_tokens(folder: Path) -> None:
+    with Stage(folder) as stage:
+        works = [(seq, tokens(seq, 1)) for seq in range(4)]
+        hidden_TH = stage.model.hidden(stage.forward(works)).copy()
+        again = [(seq + 4, ids) for seq, ids in works]
+        assert np.array_equal(stage.model.ends(stage.forward(again), np.arange(4, dtype=np.int32)), hidden_TH)
+
+
 def test_reserved_arena_never_grows(folder: Path) -> None:
     with Stage(folder) as stage:
         stage.model.reserve(stage.arena, num_tokens=64, num_rows=64)
