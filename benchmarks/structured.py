@@ -6,7 +6,8 @@
     python benchmarks/structured.py tokens MODEL             time per token at batch 32, with a schema and without
     python benchmarks/structured.py hostile MODEL            inter-token time of 16 streams beside hostile schemas
 
-SCHEMAS are files of lines {"id": ..., "schema": ...}. Needs the test extra (jsonschema) for validity.
+SCHEMAS are files of lines {"id": ..., "schema": ...}. Needs the test extra (jsonschema) for validity. `--json FILE` has
+the figures put into that file, under the name of what was measured, beside those that are there.
 """
 
 from __future__ import annotations
@@ -73,13 +74,17 @@ def form_grammar(schema: Any) -> str:
     return grammar_of(StructuredOutputsParams(json=schema))
 
 
-def shares(seconds: list[float]) -> str:
+Figures = dict[str, Any]
+
+
+def shares(seconds: list[float]) -> Figures:
+    """In milliseconds."""
     ranked = sorted(seconds)
     places = (("p50", 0.5), ("p99", 0.99), ("largest", 1.0))
-    return ", ".join(f"{name} {1e3 * ranked[min(int(p * len(ranked)), len(ranked) - 1)]:.2f} ms" for name, p in places)
+    return {f"{name}_ms": round(1e3 * ranked[min(int(p * len(ranked)), len(ranked) - 1)], 2) for name, p in places}
 
 
-def coverage(paths: list[Path], every: int) -> None:
+def coverage(paths: list[Path], every: int) -> Figures:
     words = vocabulary()
     keeper = ProcessKeeper(BUNDLED, words.vocab_size, words.ends, 1)
     compile_with(keeper, Constraint(form_grammar({"const": 0})))
@@ -102,18 +107,19 @@ def coverage(paths: list[Path], every: int) -> None:
         counts[f"direct {direct}, here {ours}"] += 1
         if ours and number % every == 0:
             start = time.perf_counter()
-            compile_with(keeper, Constraint(form_grammar(schema)))
+            compile_with(keeper, Constraint(form_grammar(schema), str(number)))
             process_s.append(time.perf_counter() - start)
     keeper.close()
-    print("compiled:", dict(counts))
-    print("time, llguidance directly, without a mask:", shares(direct_s))
-    print("time, here, first mask included:", shares(ours_s))
-    print(f"time, here, trial in its process ({len(process_s)} schemas):", shares(process_s))
-    for reason, count in reasons.most_common(12):
-        print(f"  {count:4} {reason}")
+    return {
+        "compiled": dict(counts),
+        "llguidance directly, without a mask": shares(direct_s),
+        "here, first mask included": shares(ours_s),
+        f"here, trial in its process, {len(process_s)} schemas": shares(process_s),
+        "refused here": dict(reasons.most_common(20)),
+    }
 
 
-def suite(folder: Path) -> None:
+def suite(folder: Path) -> Figures:
     """A text is accepted where the matcher takes all its tokens and could end; both sides get the same texts."""
     words = vocabulary()
     counts: Counter[str] = Counter()
@@ -134,8 +140,7 @@ def suite(folder: Path) -> None:
                 counts[
                     f"{'valid' if test['valid'] else 'invalid'}: direct {by_direct}, here {accepts(ours, tokens)}"
                 ] += 1
-    for name, count in sorted(counts.items()):
-        print(f"{count:5} {name}")
+    return dict(sorted(counts.items()))
 
 
 def accepts(grammar: Any, tokens: list[int]) -> bool:
@@ -147,7 +152,8 @@ def accepts(grammar: Any, tokens: list[int]) -> bool:
     return matcher.accepts
 
 
-def validity(paths: list[Path], every: int, max_tokens: int) -> None:
+def validity(paths: list[Path], every: int, max_tokens: int) -> Figures:
+    figures: Figures = {"max_tokens": max_tokens}
     with tempfile.TemporaryDirectory() as folder:
         random_weights(Path(folder))
         for name, model, temperature in (
@@ -155,17 +161,14 @@ def validity(paths: list[Path], every: int, max_tokens: int) -> None:
             ("bundled model", None, 1.0),
             ("random weights", folder, 2.0),
         ):
-            _validity(
-                f"{name}, temperature {temperature:g}",
-                LLM(model, max_num_seqs=32),
-                paths,
-                every,
-                max_tokens,
-                temperature,
-            )
+            llm = LLM(model, max_num_seqs=32)
+            key = f"{name}, temperature {temperature:g}"
+            figures[key] = _validity(llm, paths, every, max_tokens, temperature)
+            print(key, figures[key], flush=True)
+    return figures
 
 
-def _validity(name: str, llm: LLM, paths: list[Path], every: int, max_tokens: int, temperature: float) -> None:
+def _validity(llm: LLM, paths: list[Path], every: int, max_tokens: int, temperature: float) -> Figures:
     import jsonschema
 
     asked = []
@@ -200,7 +203,7 @@ def _validity(name: str, llm: LLM, paths: list[Path], every: int, max_tokens: in
             except jsonschema.SchemaError:
                 counts["schema that jsonschema refuses"] += 1
     llm.close()
-    print(f"{name}: {len(asked)} schemas, {dict(counts)}")
+    return {"schemas": len(asked), **counts, "share that finishes": round(counts["ended by stop"] / len(asked), 3)}
 
 
 def random_weights(folder: Path) -> None:
@@ -231,6 +234,7 @@ class Load:
         self.built = build_engine(plan(settings, probe(), self.spec), folder, keep=ProcessKeeper)
         self.engine = self.built.engine
         self.num_seqs = num_seqs
+        self.num_tokens = 0
         self._numbers = 0
 
     def start(self, constraint: Constraint | None, max_tokens: int) -> None:
@@ -245,13 +249,15 @@ class Load:
             self.engine.advance(0.0)
 
     def steps(self, num_steps: int) -> list[float]:
-        """Seconds of each step."""
+        """Seconds of each step; `num_tokens` counts what they brought, more than a row each where tokens are forced."""
         seconds = []
+        self.num_tokens = 0
         for _ in range(num_steps):
             start = time.perf_counter()
-            deltas = self.engine.advance(0.0)
+            deltas = self.engine.advance(0.0) or ()
             seconds.append(time.perf_counter() - start)
-            assert len(deltas or ()) == self.num_seqs, "an answer ended too early"
+            assert len(deltas) == self.num_seqs, "an answer ended too early"
+            self.num_tokens += sum([len(delta.tokens) for delta in deltas])
         return seconds
 
     def stop(self) -> None:
@@ -259,27 +265,40 @@ class Load:
             self.engine.abort(str(number))
 
 
-def tokens(folder: Path, quantization: str, num_steps: int, rounds: int) -> None:
-    """Alternating rounds with a schema and without; medians of the steps."""
+def tokens(folder: Path, quantization: str, num_steps: int, rounds: int) -> Figures:
+    """Alternating rounds with a schema and without, the order turned round each time; seconds a token of each."""
     load = Load(folder, 32, quantization)
     constraint = Constraint(form_grammar(FORM))
     compile_with(load.built.grammars, constraint)
     found: dict[str, list[float]] = {"without": [], "with": []}
+    num_tokens = dict.fromkeys(found, 0)
+    order = [("without", None), ("with", constraint)]
     for _ in range(rounds):
-        for name, held in (("without", None), ("with", constraint)):
-            load.start(held, 400)
+        for name, held in order:
+            load.start(held, 800)
             found[name] += load.steps(num_steps)
+            num_tokens[name] += load.num_tokens
             load.stop()
-    medians = {name: sorted(seconds)[len(seconds) // 2] for name, seconds in found.items()}
-    for name, seconds in found.items():
-        print(f"{name} a schema: {1e3 * medians[name]:.2f} ms a step of 32 (middle of {len(seconds)})")
-    print(f"ratio {medians['with'] / medians['without']:.4f}")
+        order.reverse()
     load.built.grammars.close()
     load.built.device.close()
+    middles = {name: sorted(seconds)[len(seconds) // 2] for name, seconds in found.items()}
+    each = {name: middles[name] * len(found[name]) / num_tokens[name] for name in found}
+    return {
+        "quantization": quantization,
+        "steps of each": len(found["with"]),
+        **{f"{name} a schema: middle step of 32, ms": round(1e3 * middle, 2) for name, middle in middles.items()},
+        **{f"{name} a schema: tokens a row and step": num_tokens[name] / 32 / len(found[name]) for name in found},
+        "time a step, with / without": round(middles["with"] / middles["without"], 4),
+        "time a token, with / without": round(each["with"] / each["without"], 4),
+    }
 
 
-def hostile(folder: Path, quantization: str, num_steps: int, rounds: int) -> None:
-    """16 streams, alternately alone and beside a client that sends one hostile schema after the other, 20 ms apart."""
+def hostile(folder: Path, quantization: str, num_steps: int, rounds: int, num_owners: int) -> Figures:
+    """16 streams, alternately alone and beside clients that send one hostile schema after the other, 20 ms apart.
+
+    Each of `num_owners` has a purse of his own and waits for one answer before he sends the next.
+    """
     load = Load(folder, 16, quantization)
     grammars = load.built.grammars
     compile_with(grammars, Constraint(form_grammar({"const": 0})))
@@ -287,38 +306,43 @@ def hostile(folder: Path, quantization: str, num_steps: int, rounds: int) -> Non
     found: dict[str, list[float]] = {"alone": [], "beside": []}
     answers: Counter[str] = Counter()
     took: list[float] = []
+    order = list(found)
     for _ in range(rounds):
-        for name in found:
+        for name in order:
             load.start(None, 900)
             stop = threading.Event()
-            sender = threading.Thread(target=_send, args=(grammars, hostile_forms, stop, answers, took))
-            if name == "beside":
+            senders = [
+                threading.Thread(target=_send, args=(grammars, hostile_forms, f"{number}", stop, answers, took))
+                for number in range(num_owners if name == "beside" else 0)
+            ]
+            for sender in senders:
                 sender.start()
             found[name] += load.steps(num_steps)
             stop.set()
-            if name == "beside":
+            for sender in senders:
                 sender.join()
             load.stop()
-    means = {name: sum(seconds) / len(seconds) for name, seconds in found.items()}
-    ranked = {name: sorted(seconds) for name, seconds in found.items()}
-    for name, seconds in ranked.items():
-        figures = (means[name], seconds[len(seconds) // 2], seconds[int(0.99 * len(seconds))])
-        print(f"{name}: mean, middle and p99 of a step of 16:", ", ".join(f"{1e3 * each:.2f} ms" for each in figures))
-    middles = {name: seconds[len(seconds) // 2] for name, seconds in ranked.items()}
-    print(
-        f"mean grows by {100 * (means['beside'] / means['alone'] - 1):.1f} %, the middle by "
-        f"{100 * (middles['beside'] / middles['alone'] - 1):.1f} %; {len(took)} hostile schemas: {dict(answers)}"
-    )
-    if took:
-        print(f"an answer to one takes {1e3 * sum(took) / len(took):.0f} ms, at most {1e3 * max(took):.0f} ms")
+        order.reverse()
     grammars.close()
     load.built.device.close()
+    steps = {name: {"mean_ms": round(1e3 * sum(each) / len(each), 2), **shares(each)} for name, each in found.items()}
+    alone, beside = steps["alone"], steps["beside"]
+    growth = {name: f"{100 * (beside[name] / alone[name] - 1):+.1f} %" for name in alone}
+    return {
+        "quantization": quantization,
+        "steps of each": len(found["alone"]),
+        "a step of 16": steps,
+        "growth": growth,
+        "owners that send": num_owners,
+        "answers": dict(answers),
+        "time to an answer": {"mean_ms": round(1e3 * sum(took) / len(took), 1), **shares(took)} if took else {},
+    }
 
 
 def hostile_schemas() -> list[str]:
     chance = random.Random(1)
     made = []
-    for number in range(500):
+    for number in range(1000):
         kind = number % 4
         salt = chance.randrange(10**6)
         if kind == 0:
@@ -338,11 +362,13 @@ def hostile_schemas() -> list[str]:
     return made
 
 
-def _send(grammars: Any, forms: list[str], stop: threading.Event, answers: Counter[str], took: list[float]) -> None:
+def _send(
+    grammars: Any, forms: list[str], owner: str, stop: threading.Event, answers: Counter[str], took: list[float]
+) -> None:
     while forms and not stop.wait(0.02):
         start = time.perf_counter()
         try:
-            compile_with(grammars, Constraint(forms.pop(0), "hostile"))
+            compile_with(grammars, Constraint(forms.pop(0), owner))
             answers["compiled"] += 1
         except QuireError as error:
             answers[error.message[:70]] += 1
@@ -358,17 +384,24 @@ def main() -> int:
     parser.add_argument("--quantization", default="none")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--owners", type=int, default=1, help="clients that send hostile schemas")
+    parser.add_argument("--json", type=Path, help="the file that the figures go into")
     asked = parser.parse_args()
     if asked.what == "coverage":
-        coverage(asked.paths, asked.every)
+        figures = coverage(asked.paths, asked.every)
     elif asked.what == "suite":
-        suite(asked.paths[0])
+        figures = suite(asked.paths[0])
     elif asked.what == "validity":
-        validity(asked.paths, asked.every, asked.max_tokens)
+        figures = validity(asked.paths, asked.every, asked.max_tokens)
     elif asked.what == "tokens":
-        tokens(asked.paths[0], asked.quantization, asked.steps, asked.rounds)
+        figures = tokens(asked.paths[0], asked.quantization, asked.steps, asked.rounds)
     else:
-        hostile(asked.paths[0], asked.quantization, asked.steps, asked.rounds)
+        figures = hostile(asked.paths[0], asked.quantization, asked.steps, asked.rounds, asked.owners)
+    print(json.dumps(figures, indent=2, ensure_ascii=False))
+    if asked.json is not None:
+        held = json.loads(asked.json.read_text(encoding="utf-8")) if asked.json.exists() else {}
+        text = json.dumps({**held, asked.what: figures}, indent=2, ensure_ascii=False)
+        asked.json.write_text(text + "\n", encoding="utf-8")
     return 0
 
 

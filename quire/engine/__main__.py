@@ -58,6 +58,7 @@ def _serve(mailbox: PipeMailbox) -> None:
     gc.collect()
     gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes, built.receipt))
+    built.grammars.warm()
     loop.run(built.engine, mailbox, time.monotonic)
     built.grammars.close()
 

@@ -2,8 +2,8 @@
 
 Masks come first. A new grammar is first compiled in a trial: a fork of this process, after 15 ms only where nobody else
 computes, with an alarm on its processor time, its duration and its memory. Only what came through is compiled here,
-beside the masks if it takes long. One trial runs at a time, owners take turns and have a purse of processor time each,
-and whoever waits too long is told to come back.
+beside the masks if it takes long. A trial begins when no other is in its first 15 ms; owners take turns, have one trial
+at a time and a purse of processor time each, and whoever waits too long is told to come back.
 
 Knows: what it is asked, trials and their ends. Does not know: requests, steps.
 """
@@ -11,6 +11,7 @@ Knows: what it is asked, trials and their ends. Does not know: requests, steps.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import mmap
 import os
 import select
@@ -19,10 +20,11 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from quire.engine.grammar_credit import Credit
-from quire.engine.grammar_trial import EAGER_S, Trial
+from quire.engine.grammar_trial import Trial
 from quire.engine.grammars import load_matchers
 from quire.engine.messages import FromGrammars, KeepGrammars, Prepare, Prepared
 from quire.engine.wire import Decoder, encode
@@ -33,20 +35,26 @@ from quire.structured.order import MaskOrder
 
 PROCESS_NAME = "quire-grammars"
 READ_BYTES = 2**18
-MAX_WAIT_S = 0.7  # before its trial begins: with the trial's own limit 1.9 s
+MAX_WAIT_S = 0.5  # before its trial begins: with the trial's own limit 1.7 s
 LATER = "Try again in some seconds; grammars that are known already are served."
+MAX_TRIALS = 4  # under way; all but one of them run only where nobody else computes
+MAX_SUSPECTS = 4096
+MAX_REFUSED = 512
+LOAD_NICE = 10  # the vocabulary is read while the first answers are computed
 INLINE_S = 0.005  # what compiled faster in its trial is compiled between two steps' masks
 
 
 class Keeper:
-    """One process's work: answers by key, questions by owner, at most one trial and one compilation under way."""
+    """One process's work: answers by key, questions by owner, trials by descriptor, at most one compilation."""
 
     def __init__(self, matchers: Matchers, rows: memoryview, write_fd: int) -> None:
         self._matchers, self._rows, self._write_fd = matchers, rows, write_fd
         self._waiting: OrderedDict[str, deque[tuple[float, Prepare]]] = OrderedDict()
-        self._trial: Trial | None = None
-        self._trial_since = 0.0
+        self._trials: dict[int, Trial] = {}
+        self._passed: deque[tuple[Prepare, float]] = deque()
         self._credit = Credit()
+        self._refused: OrderedDict[bytes, QuireError] = OrderedDict()
+        self._suspects: OrderedDict[str, None] = OrderedDict()
         self._compiling: Prepare | None = None
         self._done_read, self._done_write = os.pipe()
         self._compiled: Grammar | QuireError | None = None
@@ -54,14 +62,14 @@ class Keeper:
     @property
     def watched(self) -> list[int]:
         """What else to wait for besides questions."""
-        return [self._done_read] + ([self._trial.fd] if self._trial is not None else [])
+        return [self._done_read, *self._trials]
 
     @property
     def patience_ms(self) -> float | None:
-        """How long to wait at most before `go_on` has something to do: an eager trial is calmed in time."""
-        if self._trial is None or not self._trial.eager:
-            return None
-        return max(0.0, 1e3 * (self._trial_since + EAGER_S - time.monotonic()))
+        """How long to wait at most before `go_on` has something to do: to calm a trial, or to send somebody away."""
+        times = [trial.calm_at for trial in self._trials.values() if trial.eager]
+        times += [questions[0][0] + MAX_WAIT_S for questions in self._waiting.values()]
+        return max(0.0, 1e3 * (min(times) - time.monotonic())) if times else None
 
     def take(self, message: object) -> None:
         """One message from the engine."""
@@ -71,6 +79,8 @@ class Keeper:
             constraint = message.constraint
             if (constraint.owner, constraint.grammar) in self._matchers.cache:
                 self._send(Prepared(message.id))
+            elif error := self._refused.get(_digest(constraint.grammar)):
+                self._tell(message, error)
             else:
                 self._waiting.setdefault(constraint.owner, deque()).append((time.monotonic(), message))
 
@@ -79,44 +89,87 @@ class Keeper:
         if self._done_read in ready:
             os.read(self._done_read, 1)
             self._finish()
-        if self._trial is not None and self._trial.fd in ready:
-            self._judge(self._trial)
-        if self._trial is not None and self._trial.eager and self.patience_ms == 0.0:
-            self._trial.calm()
-        while self._waiting and self._trial is None and self._compiling is None:
-            self._begin()
+        for fd in self._trials.keys() & set(ready):
+            self._judge(self._trials.pop(fd))
+        for trial in self._trials.values():
+            if trial.eager and trial.calm_at <= time.monotonic():
+                trial.calm()
+        while self._passed and self._compiling is None:
+            self._compile_for_use(*self._passed.popleft())
+        self._send_away()
+        while self._may_begin:
+            busy = {trial.question.constraint.owner for trial in self._trials.values()}
+            owner = next((name for name in self._waiting if name not in busy), None)
+            if owner is None:
+                return
+            self._begin(owner)
 
-    def _begin(self) -> None:
-        """The oldest question of the owner whose turn it is."""
-        owner, questions = self._waiting.popitem(last=False)
-        asked_at, message = questions.popleft()
+    @property
+    def _may_begin(self) -> bool:
+        """Never beside a thread that compiles, which a fork would cut in the middle."""
+        eager = [trial for trial in self._trials.values() if trial.eager]
+        return self._compiling is None and not eager and len(self._trials) < MAX_TRIALS
+
+    def _begin(self, owner: str) -> None:
+        """His oldest question."""
+        questions = self._waiting.pop(owner)
+        _, message = questions.popleft()
         if questions:
             self._waiting[owner] = questions  # to the end of the line
-        now = self._trial_since = time.monotonic()
-        if now - asked_at > MAX_WAIT_S:
-            self._tell(message, Overloaded("too many grammars wait to be compiled", hint="Try again in a second."))
-            return
+        now = time.monotonic()
         if self._credit.left_s(owner, now) <= 0:
             self._tell(message, Overloaded("compiling grammars has taken all the time it may", hint=LATER))
             return
-        self._trial = Trial(message, self._matchers.cache.vocabulary)
+        trial = Trial(message, self._matchers.cache.vocabulary, now)
+        self._trials[trial.fd] = trial
+        if owner in self._suspects:
+            trial.calm()
+
+    def _send_away(self) -> None:
+        """Those who have waited too long."""
+        latest = time.monotonic() - MAX_WAIT_S
+        for owner, questions in list(self._waiting.items()):
+            while questions and questions[0][0] <= latest:
+                _, message = questions.popleft()
+                self._tell(message, Overloaded("too many grammars wait to be compiled", hint="Try again in a second."))
+            if not questions:
+                del self._waiting[owner]
 
     def _judge(self, trial: Trial) -> None:
         """A trial has ended; what came through is compiled again, here."""
-        self._trial = None
         error, seconds = trial.outcome()
         owner, now = trial.question.constraint.owner, time.monotonic()
         self._credit.spend(owner, trial.cpu_s, now)
-        if error is not None:
-            self._tell(trial.question, error)
+        if error is None:
+            self._suspects.pop(owner, None)
+            self._credit.spend(owner, seconds, now)  # again, here
+            self._passed.append((trial.question, seconds))
             return
-        self._credit.spend(owner, seconds, now)  # again, here
-        self._compiling = trial.question
+        if trial.is_costly:
+            self._suspect(owner)
+        if trial.is_lasting:
+            self._refuse(trial.question.constraint.grammar, error)
+        self._tell(trial.question, error)
+
+    def _compile_for_use(self, question: Prepare, seconds: float) -> None:
+        self._compiling = question
         if seconds <= INLINE_S:
-            self._compile(trial.question.constraint.grammar)
+            self._compile(question.constraint.grammar)
             self._finish()
         else:
-            threading.Thread(target=self._compile_beside, args=(trial.question.constraint.grammar,)).start()
+            threading.Thread(target=self._compile_beside, args=(question.constraint.grammar,)).start()
+
+    def _refuse(self, text: str, error: QuireError) -> None:
+        """Keep in mind that this one cannot be had: who sends it again is told at once, and costs nobody anything."""
+        self._refused[_digest(text)] = error
+        if len(self._refused) > MAX_REFUSED:
+            self._refused.popitem(last=False)
+
+    def _suspect(self, owner: str) -> None:
+        """Until one of his goes through, his trials run only where nobody else computes."""
+        self._suspects[owner] = None
+        if len(self._suspects) > MAX_SUSPECTS:
+            self._suspects.popitem(last=False)
 
     def _compile_beside(self, text: str) -> None:
         self._compile(text)
@@ -148,6 +201,22 @@ class Keeper:
             data = data[os.write(self._write_fd, data) :]
 
 
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _load_modestly(about: KeepGrammars) -> Matchers:
+    """The vocabulary, read by a thread of low priority that ends: a priority cannot be raised again without rights."""
+
+    def load() -> Matchers:
+        with contextlib.suppress(OSError):  # where priorities cannot be had it is read all the same
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOAD_NICE)
+        return load_matchers(Path(about.folder), about.vocab_size, about.eos_ids)
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(load).result()
+
+
 def main(arguments: list[str]) -> int:
     """Serve until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the engine decides when we leave
@@ -170,9 +239,7 @@ def main(arguments: list[str]) -> int:
                     return 0
                 for message in decoder.feed(data):
                     if isinstance(message, KeepGrammars):
-                        about = message
-                        matchers = load_matchers(Path(about.folder), about.vocab_size, about.eos_ids)
-                        keeper = Keeper(matchers, rows, write_fd)
+                        keeper = Keeper(_load_modestly(message), rows, write_fd)
                     elif keeper is not None:
                         keeper.take(message)
             if keeper is not None:

@@ -1,4 +1,4 @@
-"""Grammars kept in a process of their own, started with the first one: the engine's end of the pipes.
+"""Grammars kept in a process of their own: the engine's end of the pipes.
 
     engine   Prepare, MaskOrder  -->  process   vocabulary, compiled grammars, matchers
              <--  Prepared, Masked              masks, written into memory that both see
@@ -48,6 +48,10 @@ class ProcessKeeper:
     def rows(self) -> memoryview:
         """All masks, one row after another."""
         return self._rows
+
+    def warm(self) -> None:
+        """Start the process, which reads its vocabulary first of all."""
+        self._living()
 
     def prepare(self, constraint: Constraint, told: Told) -> None:
         """Send it over; `told` is called by the thread that reads the answers."""

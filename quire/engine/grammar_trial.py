@@ -13,13 +13,14 @@ import time
 from typing import NoReturn
 
 from quire.engine.messages import Prepare
-from quire.errors import QuireError, RequestError
+from quire.errors import Overloaded, QuireError, RequestError
 from quire.structured.grammar import compile_grammar
 from quire.structured.vocabulary import Vocabulary
 
 CPU_S = 0.08  # of processor time; of 2,757 real schemas the slowest takes 0.01
 EAGER_S = 0.015  # then it runs only where nobody else wants to
 WALL_S = 1.2
+HARDLY_S = 0.005  # a trial that ran for less until then has told nothing about its grammar
 MORE_BYTES = 2**28  # of memory, beside what the vocabulary takes
 MAX_ANSWER = 4096
 PAGE_BYTES = resource.getpagesize()
@@ -28,12 +29,17 @@ PAGE_BYTES = resource.getpagesize()
 class Trial:
     """A fork that compiles one grammar. `fd` can be read when it has ended.
 
-    It is `eager`, of the usual priority, until it is calmed, which its owner does after `EAGER_S`.
+    It is `eager`, of the usual priority, until it is calmed, which the process that asks does at `calm_at`. When it has
+    ended, `is_costly` says whether it had to be ended, and `is_lasting` whether the same grammar would end like that
+    again: not where it was only a matter of waiting.
     """
 
-    def __init__(self, question: Prepare, vocabulary: Vocabulary) -> None:
+    def __init__(self, question: Prepare, vocabulary: Vocabulary, now: float) -> None:
         self.question = question
+        self.calm_at = now + EAGER_S
         self.eager = True
+        self.is_lasting = True
+        self.is_costly = False
         self.cpu_s = 0.0
         self.fd, write_fd = os.pipe()
         self._pid = os.fork()
@@ -57,6 +63,12 @@ class Trial:
         self.cpu_s = used.ru_utime + used.ru_stime
         kind, _, rest = b"".join(parts).decode("utf-8", "replace").partition(" ")
         if os.WIFSIGNALED(status):
+            self.is_costly = True
+            self.is_lasting = os.WTERMSIG(status) != signal.SIGALRM
+            if not self.is_lasting and self.cpu_s < HARDLY_S:  # no fault of the grammar: it hardly ran
+                return Overloaded(
+                    "the machine is too busy to compile a grammar", hint="Try again in some seconds."
+                ), 0.0
             return _ended_by(os.WTERMSIG(status)), 0.0
         if kind == "ok":
             return None, float(rest)

@@ -30,6 +30,10 @@ class Grammars(Protocol):
         """All masks, one row after another."""
         ...
 
+    def warm(self) -> None:
+        """Read the vocabulary now, beside all else, so that the first grammar need not wait for it."""
+        ...
+
     def prepare(self, constraint: Constraint, told: Told) -> None:
         """Compile, beside all else; `told` hears None, or why it cannot be done, from any thread."""
         ...
@@ -61,6 +65,10 @@ class ThreadKeeper:
     def rows(self) -> memoryview:
         """All masks, one row after another."""
         return self._rows
+
+    def warm(self) -> None:
+        """Read it in the thread."""
+        self._thread.submit(self._loaded)
 
     def prepare(self, constraint: Constraint, told: Told) -> None:
         """Compile in the thread."""

@@ -15,6 +15,7 @@ import pytest
 import quire
 from quire.engine.grammar_credit import MOST_S, REFILL, Credit
 from quire.engine.grammar_process import GONE, ProcessKeeper
+from quire.engine.grammar_trial import CPU_S
 from quire.engine.grammars import Grammars, ThreadKeeper, compile_with
 from quire.errors import Overloaded, QuireError, RequestError
 from quire.form import StructuredOutputsParams
@@ -110,6 +111,30 @@ def test_a_hostile_grammar_is_refused_or_ready_in_time(keeper: ProcessKeeper, fo
 def test_what_takes_too_long_says_so(keeper: ProcessKeeper) -> None:
     with pytest.raises(RequestError, match=r"takes more than|not compiled within"):
         compile_with(keeper, constraint("slow", **HOSTILE["patterns that meet"]))
+
+
+def test_what_was_refused_is_not_tried_again(keeper: ProcessKeeper) -> None:
+    """Not even an owner whose purse is empty is told to come back: the answer is known."""
+    again = {**HOSTILE["patterns that meet"]["json"], "title": "again"}
+    for number in range(8):  # on a busy machine the first ones may only have waited too long
+        with pytest.raises(RequestError) as refused:
+            compile_with(keeper, constraint(f"tries {number}", json=again))
+        if "takes more than" in str(refused.value):
+            break
+    for _ in range(2 + int(MOST_S / CPU_S)):
+        with pytest.raises(RequestError, match="takes more than"):
+            compile_with(keeper, constraint("stubborn", json=again))
+
+
+def test_the_vocabulary_can_be_read_before_anybody_asks() -> None:
+    keeper = ProcessKeeper(BUNDLED, SPEC.vocab_size, SPEC.eos_ids, NUM_ROWS)
+    keeper.warm()
+    begun = keeper._child
+    assert begun is not None
+    keeper.warm()
+    compile_with(keeper, constraint(regex="[a-z]"))
+    assert keeper._child is begun
+    keeper.close()
 
 
 def test_a_crowd_of_hostile_grammars_does_not_shut_others_out(keeper: ProcessKeeper) -> None:
