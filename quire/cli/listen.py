@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from quire.engine.client import EngineClient
+from quire.engine.garbage import Sweeper, settle_in
 from quire.server.serve import uvicorn_config
 
 INTERRUPTED = 130
@@ -63,8 +64,11 @@ async def listen(app: ASGIApp, listener: socket.socket, client: EngineClient, on
 
 async def _watch(server: Server, client: EngineClient) -> None:
     """A server whose engine has gone says so for a while and ends, so that whoever keeps it can start it anew."""
+    settle_in()
+    sweeper, now = Sweeper(), asyncio.get_running_loop().time
     while client.is_ready:
         await asyncio.sleep(WATCH_S)
+        sweeper.look(client.num_open == 0, now())
     print("quire: the engine process has gone away; this server ends too.", file=sys.stderr, flush=True)
     await asyncio.sleep(FAREWELL_S)
     server.exit_code = DIED

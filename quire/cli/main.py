@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from quire.cli.bench.commands import bench
+from quire.cli.bench.flood import flood
 from quire.cli.bench.savings import savings
 from quire.cli.bench.stall import stall
 from quire.cli.flags import with_settings
@@ -66,6 +67,7 @@ app = typer.Typer(
 app.add_typer(bench, name="bench")
 app.add_typer(keys, name="keys")
 app.command()(sim)
+bench.command()(flood)
 bench.command()(savings)
 bench.command()(stall)
 

@@ -6,7 +6,6 @@ Knows: how to come up, serve and leave; a closed pipe is the order to leave. Doe
 from __future__ import annotations
 
 import contextlib
-import gc
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from quire.engine import loop
 from quire.engine.build import build_engine
+from quire.engine.garbage import Sweeper, settle_in
 from quire.engine.grammar_process import ProcessKeeper
 from quire.engine.mailbox import PipeMailbox
 from quire.engine.messages import Failed, Loading, Ready, Start
@@ -55,11 +55,10 @@ def _serve(mailbox: PipeMailbox) -> None:
         start.plan, folder, lambda done, total: mailbox.send(Loading(done, total)), start.contract, ProcessKeeper
     )
     warm_up(built.engine, start.plan, time.monotonic)
-    gc.collect()
-    gc.freeze()  # what was loaded stays: the collector need not walk it again between two steps
+    settle_in()
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes, built.receipt))
     built.grammars.warm()
-    loop.run(built.engine, mailbox, time.monotonic)
+    loop.run(built.engine, mailbox, time.monotonic, Sweeper())
     built.grammars.close()
 
 

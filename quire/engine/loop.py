@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from quire.engine.engine import Engine, refused
+from quire.engine.garbage import Sweeper
 from quire.engine.mailbox import Mailbox
 from quire.engine.messages import Abort, Prepare, Prepared, StepReport, Submit, ToEngine
 from quire.errors import QuireError, UnsupportedField
@@ -15,7 +16,7 @@ from quire.errors import QuireError, UnsupportedField
 Clock = Callable[[], float]
 
 
-def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
+def run(engine: Engine, mailbox: Mailbox, clock: Clock, sweeper: Sweeper | None = None) -> None:
     """Serve until the other side goes. An abort takes effect before the next step is scheduled."""
     while mailbox.is_open:
         for message in mailbox.receive(wait=not engine.has_work):
@@ -26,6 +27,8 @@ def run(engine: Engine, mailbox: Mailbox, clock: Clock) -> None:
             mailbox.send(report)
         elif not engine.has_work:
             engine.scheduler.check()  # idle: the conservation law must hold
+        if sweeper is not None:
+            sweeper.look(not engine.has_work, clock())
 
 
 def _timed_step(engine: Engine, clock: Clock) -> StepReport | None:
