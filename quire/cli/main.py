@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from quire.cli.bench.commands import bench
 from quire.cli.bench.flood import flood
 from quire.cli.bench.savings import savings
+from quire.cli.bench.sim_check import sim_check
 from quire.cli.bench.stall import stall
 from quire.cli.flags import with_settings
 from quire.cli.keys import keys
@@ -69,6 +70,7 @@ app.add_typer(keys, name="keys")
 app.command()(sim)
 bench.command()(flood)
 bench.command()(savings)
+bench.command("sim-check")(sim_check)
 bench.command()(stall)
 
 

@@ -45,7 +45,8 @@ Law = Annotated[
     typer.Option(
         "--law",
         help="The modelled device: seconds of a step as fixed=, token=, extra_token= (each beyond knee=), draw=, "
-        "context_token=, pair=; what is not named is 0.",
+        "context_token=, pair=; what is not named is 0. Or a .json file of `quire bench sim-check --law`: a "
+        "machine that was measured.",
     ),
 ]
 NumBlocks = Annotated[int, typer.Option("--num-blocks", help="Blocks of the modelled KV cache.")]

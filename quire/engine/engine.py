@@ -15,7 +15,7 @@ from quire.errors import InternalError, QuireError, UnsupportedField
 from quire.plan import Contract
 from quire.request import Request
 from quire.scheduling.contract import Gate
-from quire.scheduling.cost import shape_of
+from quire.scheduling.cost import StepShape, shape_of
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step, StepResult
 
@@ -52,6 +52,11 @@ class Engine:
     def has_work(self) -> bool:
         """True while a step would do something."""
         return self.scheduler.has_work
+
+    @property
+    def last_shape(self) -> StepShape | None:
+        """The shape of a step that has run and was not timed yet."""
+        return None if self._last is None else shape_of(self._last)
 
     def add(self, request: Request, now: float) -> None:
         """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served, and

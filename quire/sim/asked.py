@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import inf
+from pathlib import Path
 
 from quire.errors import InvalidSetting
 from quire.plan import ITL_FACTOR, ITL_FLOOR_S
@@ -12,9 +13,11 @@ from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.policy import policy_named
 from quire.sim.device import ModelledDevice
+from quire.sim.law import Timed, law_of, read_law
 from quire.sim.replay import VLLM, Served
 
 HIGHEST_PRICE_S = 1e6
+NUM_TAUGHT = 200  # of timed steps: what a scheduler remembers
 
 
 def served_as(
@@ -51,6 +54,33 @@ def served_as(
     )
 
 
+def served_as_timed(
+    timed: Timed,
+    *,
+    num_blocks: int,
+    block_size: int,
+    max_num_seqs: int,
+    max_num_batched_tokens: int,
+    max_model_len: int,
+    policy: str,
+    itl_floor_s: float,
+    itl_factor: float,
+    prefix_cache: bool,
+) -> Served:
+    """An engine whose steps were timed, as a simulation: on a device that keeps their law, with a scheduler that has
+    learnt from them; each client asks for the very length of its answer."""
+    return Served(
+        limits=SchedulerLimits(max_num_seqs, max_num_batched_tokens, max_model_len, block_size),
+        num_blocks=num_blocks,
+        device=law_of(timed),
+        policy=policy_named(policy).name,
+        itl_target=ItlTarget(itl_floor_s, itl_factor),
+        prefix_cache=prefix_cache,
+        lengths_known=True,
+        taught=tuple(timed[:: -(-len(timed) // NUM_TAUGHT)]),
+    )
+
+
 def target_of(itl_target: float | None) -> ItlTarget:
     """What `--itl-target` stands for, as the plan reads it: None is the rule of its own accord, 0 no bound."""
     if itl_target is None:
@@ -61,7 +91,9 @@ def target_of(itl_target: float | None) -> ItlTarget:
 
 
 def device_of(law: str) -> ModelledDevice:
-    """`fixed=0.02,token=6e-5,knee=8`: the names of `Coefficients` without their unit, which is seconds."""
+    """`fixed=0.02,token=6e-5,knee=8`: the names of `Coefficients` without their unit, which is seconds; or a file."""
+    if law.endswith(".json"):
+        return read_law(Path(law))
     names = [entry.name.removesuffix("_s") for entry in fields(Coefficients)]
     prices: dict[str, float] = {}
     for part in filter(None, law.split(",")):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heapify, heappop, heappush
 from itertools import chain, cycle, islice
+from random import Random
 from typing import Protocol
 
 from quire.cache.blocks import BlockPool
@@ -18,11 +19,11 @@ from quire.cache.prefix import PrefixIndex
 from quire.errors import RequestError
 from quire.events import StepStats
 from quire.request import Request, SamplingParams
-from quire.scheduling.cost import CostModel, shape_of
+from quire.scheduling.cost import CostModel, StepShape, shape_of
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
-from quire.sim.device import ModelledDevice
+from quire.sim.device import ModelledDevice, Pace
 from quire.sim.figures import Seen, Spread, jain_index
 from quire.sim.names import SimulatedIndex
 from quire.sim.peers.vllm import VllmScheduler
@@ -32,7 +33,7 @@ from quire.step import Delta, Step, StepResult, WorkResult
 EOS = 2**31
 UNIQUE = 2**31 + 1  # first token of a prompt that nobody shares; what follows are ids of the trace's own blocks
 DRAWN, NOT_DRAWN, ENDED = WorkResult((0,)), WorkResult(), WorkResult((EOS,))
-MODELLED, UNBOUND = ModelledDevice(), ItlTarget()
+MODELLED, UNBOUND, STEADY = ModelledDevice(), ItlTarget(), Pace(1.0, (1.0,))
 NUM_SAMPLES = 200
 LEARNING_STEPS, LEARN_EVERY = 500, 8  # a modelled device does not change: after a while every eighth step is enough
 
@@ -70,7 +71,9 @@ class Schedules(Protocol):
 @dataclass(frozen=True, slots=True)
 class Served:
     """How requests are served. `policy` is one of ours, or `vllm`. `num_flex` requests more, of the trace's lengths,
-    wait in the flex lane from the start; the replay ends with the last of the others."""
+    wait in the flex lane from the start; the replay ends with the last of the others. With `lengths_known` clients ask
+    for the answers' very lengths; `taught` are timed steps from which the scheduler has learnt before; the device
+    keeps `pace`."""
 
     limits: SchedulerLimits
     num_blocks: int
@@ -83,6 +86,9 @@ class Served:
     ttft_goal_s: float = 2.0
     itl_goal_s: float = 0.2
     num_flex: int = 0
+    lengths_known: bool = False
+    taught: tuple[tuple[StepShape, float], ...] = ()
+    pace: Pace = STEADY
 
 
 @dataclass(slots=True)
@@ -168,6 +174,8 @@ class Simulation:
         for number, each in enumerate(islice(cycle(arrivals), served.num_flex)):
             flex = replace(each, hashes=(), then=None)
             self._submit(f"flex {number}", flex, Visit(0.0, str(number % served.num_tenants), is_flex=True))
+        self._scheduler.cost.calibrate(served.taught)
+        self._chance = Random(0).random
         self._sample_every_s = max(1e-3, arrivals[-1].at_s / served.speed / NUM_SAMPLES) if arrivals else 1.0
 
     def advance(self) -> bool:
@@ -184,7 +192,7 @@ class Simulation:
         if step is None:
             return bool(todo)
         shape = shape_of(step)
-        seconds = self._served.device.seconds(shape)
+        seconds = self._served.device.drawn_s(shape, self._chance()) * self._served.pace.at(self.now_s)
         before_s, self.now_s = self.now_s, self.now_s + seconds
         if self.num_steps < LEARNING_STEPS or self.num_steps % LEARN_EVERY == 0:
             scheduler.cost.observe(shape, seconds)
@@ -252,7 +260,9 @@ class Simulation:
         room = min(limits.max_model_len, self._served.num_blocks * limits.block_size + 1) - arrival.num_prompt
         # The seed carries the length before which the answer does not end: a greedy request does not use it.
         length = arrival.num_prompt + arrival.num_output - 1
-        params = SamplingParams(temperature=0.0, seed=length, max_tokens=max(1, room))
+        known = self._served.lengths_known
+        most = arrival.num_output if known else room
+        params = SamplingParams(temperature=0.0, seed=length, max_tokens=max(1, most), ignore_eos=known)
         prompt = _prompt(arrival, len(self._visits) + 1)
         request = Request(name, prompt, params, eos_ids=(EOS,), tenant=visit.tenant, flex=visit.is_flex)
         try:
