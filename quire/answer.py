@@ -5,7 +5,7 @@ Knows: the request, the tokenizer and its deltas. Does not know: the engine or w
 
 from __future__ import annotations
 
-from quire.outputs import CompletionOutput, Logprob, Logprobs, RequestOutput
+from quire.outputs import CompletionOutput, Logprob, Logprobs, PromptLogprobs, RequestOutput
 from quire.request import Finish, Request
 from quire.step import Delta, TokenLogprob
 from quire.text.sample_text import SampleText
@@ -33,14 +33,15 @@ class Answer:
         self.output = RequestOutput(
             request.id, prompt, list(request.prompt), [CompletionOutput(index) for index in range(params.n)]
         )
+        self._prompt_logprobs = PromptLogprobs(tokenizer.token_text)
         if params.prompt_logprobs is not None:
-            self.output.prompt_logprobs = [None]
+            self.output.prompt_logprobs = self._prompt_logprobs
 
     def take(self, delta: Delta) -> str:
         """Add one delta; the text that it brought to its sample."""
         sample, text = self.output.outputs[delta.index], self._texts[delta.index]
-        if self.output.prompt_logprobs is not None:
-            self.output.prompt_logprobs += [self._ranked(entry) for entry in delta.prompt_logprobs]
+        for entry in delta.prompt_logprobs:
+            self._prompt_logprobs.add(entry.token, entry.logprob, entry.rank, entry.top)
         if sample.finish_reason is not None:
             return ""  # it ended at a stop string; the engine had gone a step further
         self.output.num_cached_tokens = max(self.output.num_cached_tokens, delta.num_cached)
@@ -68,9 +69,8 @@ class Answer:
 
     def _ranked(self, entry: TokenLogprob) -> Logprobs:
         """The chosen token and the best ones, by id, as vLLM shapes them."""
-        ranks = {token: rank for rank, (token, _) in enumerate(entry.top, start=1)}
+        ranks = {entry.token: entry.rank} | {token: rank for rank, (token, _) in enumerate(entry.top, start=1)}
         values = {entry.token: entry.logprob, **dict(entry.top)}
         return {
-            token: Logprob(value, ranks.get(token), self._tokenizer.token_text(token))
-            for token, value in values.items()
+            token: Logprob(value, ranks[token], self._tokenizer.token_text(token)) for token, value in values.items()
         }

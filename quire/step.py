@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from quire.request import Constraint, Finish, SamplingParams
 
+LEAST_LOGPROB = -9999.0  # OpenAI's "very unlikely": told where the model says less, minus infinity above all
+
 
 @dataclass(frozen=True, slots=True)
 class Draw:
@@ -77,11 +79,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """Natural-log probability of `token` under the raw logits, and the k likeliest as (id, logprob), best first."""
+    """Natural-log probability of `token` under the raw logits, and the k likeliest as (id, logprob), best first.
+
+    `rank` is the token's place among all: 1 is the likeliest. Log probabilities are finite, at least `LEAST_LOGPROB`.
+    """
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 1
 
 
 @dataclass(frozen=True, slots=True)

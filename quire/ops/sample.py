@@ -71,14 +71,15 @@ class Drawn:
     """What comes out; arrays that are written anew by every call.
 
     `tokens_D` int32, -1 where the row failed; `status_R` int32: SAMPLED, NOT_FINITE (NaN, +inf, or nothing but -inf)
-    or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D` float64 of the tokens,
-    `top_ids_RK` int32 and `top_logprobs_RK` float64 of the likeliest, best first, equal ones by the lower id; only
-    min(num_top, V) of them are written.
+    or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D` float64 of the tokens, `ranks_D`
+    int32 their places among all (1: the likeliest), `top_ids_RK` int32 and `top_logprobs_RK` float64 of the likeliest,
+    best first, equal ones by the lower id; only min(num_top, V) of them are written.
     """
 
     tokens_D: Any
     status_R: Any
     logprobs_D: Any
+    ranks_D: Any
     top_ids_RK: Any
     top_logprobs_RK: Any
 
@@ -88,9 +89,10 @@ def make_drawn(num_rows: int, num_draws: int, num_top: int) -> Drawn:
     return Drawn(
         np.empty(num_draws, np.int32),
         np.empty(num_rows, np.int32),
-        np.empty(num_draws, np.float64),
-        np.empty((num_rows, num_top), np.int32),
-        np.empty((num_rows, num_top), np.float64),
+        np.zeros(num_draws, np.float64),
+        np.zeros(num_draws, np.int32),
+        np.zeros((num_rows, num_top), np.int32),
+        np.zeros((num_rows, num_top), np.float64),
     )
 
 
@@ -113,8 +115,8 @@ def sample(
     Log probabilities are of the raw logits: x - (max x + log(sum of weights at temperature 1)), in float64.
 
     All float32 steps are single multiplications and additions and all sums are of integers, so a row's outcome depends
-    on the row alone: not on R, the threads or the instruction set. `logits_RV` is left as it was, but that tokens
-    outside the mask may become minus infinity.
+    on the row alone: not on R, the threads or the instruction set. `logits_RV` is left as it was, but that in
+    rows without log probabilities tokens outside the mask may become minus infinity.
     Raises TypeError for another type or layout, ValueError for shapes that do not fit or values out of range.
     """
     failed: int = _cpu.sample(
@@ -128,6 +130,7 @@ def sample(
         mask_RW,
         drawn.tokens_D,
         drawn.logprobs_D,
+        drawn.ranks_D,
         drawn.top_ids_RK,
         drawn.top_logprobs_RK,
         drawn.status_R,

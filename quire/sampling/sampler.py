@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from quire.ops.device import Device
 from quire.ops.sample import NOT_FINITE, NOTHING_ALLOWED, ROW, Drawn, Rows, TokenCounts, make_drawn, sample
 from quire.sampling.record import Record, make_record
-from quire.step import Draw, TokenLogprob, WorkResult
+from quire.step import LEAST_LOGPROB, Draw, TokenLogprob, WorkResult
 
 ERRORS = {
     NOT_FINITE: "the model's logits are not finite",
@@ -98,7 +99,7 @@ def told(device: Device, logits_RV: np.ndarray, tokens: SequenceOf[int], num_top
     if sample(device, logits_RV, rows, drawn):
         return None
     tops = _tops(drawn, min(num_top, vocab_size))
-    return list(map(TokenLogprob, tokens, drawn.logprobs_D.tolist(), tops))
+    return list(map(TokenLogprob, tokens, _finite(drawn.logprobs_D), tops, drawn.ranks_D.tolist()))
 
 
 def _make_batch(ids: list[int], records: list[Record]) -> Batch:
@@ -125,13 +126,18 @@ def _rows(params_R: np.ndarray, indices_D: np.ndarray, bias: SequenceOf[tuple[in
 
 
 def _tops(drawn: Drawn, width: int) -> Iterable[tuple[tuple[int, float], ...]]:
-    for ids, logprobs in zip(drawn.top_ids_RK.tolist(), drawn.top_logprobs_RK.tolist(), strict=True):
+    for ids, logprobs in zip(drawn.top_ids_RK.tolist(), _finite(drawn.top_logprobs_RK), strict=True):
         yield tuple(zip(ids[:width], logprobs[:width], strict=True))
+
+
+def _finite(logprobs: np.ndarray) -> Any:
+    """As lists: where the model gives a token no chance at all there is a number too."""
+    return np.maximum(logprobs, LEAST_LOGPROB).tolist()
 
 
 def _results(batch: Batch, vocab_size: int) -> Iterable[WorkResult]:
     drawn = batch.drawn
-    tokens, logprobs = drawn.tokens_D.tolist(), drawn.logprobs_D.tolist()
+    tokens, logprobs, ranks = drawn.tokens_D.tolist(), _finite(drawn.logprobs_D), drawn.ranks_D.tolist()
     tops = _tops(drawn, vocab_size)
     first = 0
     for record, status, top in zip(batch.records, drawn.status_R.tolist(), tops, strict=True):
@@ -142,6 +148,6 @@ def _results(batch: Batch, vocab_size: int) -> Iterable[WorkResult]:
             yield WorkResult(tuple(tokens[first:end]))
         else:
             best = top[: record.draw.num_top]
-            own = tuple(TokenLogprob(tokens[i], logprobs[i], best) for i in range(first, end))
+            own = tuple(TokenLogprob(tokens[i], logprobs[i], best, ranks[i]) for i in range(first, end))
             yield WorkResult(tuple(tokens[first:end]), own)
         first = end

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from quire.errors import InternalError
 from quire.request import Finish
 from quire.server.generation import Piece
-from quire.server.logprobs import TokenNames, chat_logprobs, text_logprobs
+from quire.server.logprobs import TokenNames, chat_logprobs, prompt_logprobs, text_logprobs
 from quire.server.shapes import (
     CallDelta,
     ChatChoice,
@@ -71,10 +71,14 @@ class ChatWriter:
     def chunks(self, piece: Piece, usage: Usage | UnsetType | None) -> list[Chunk]:
         """Role, text and end of `piece`, each in a chunk of its own."""
         told: list[Chunk] = []
+        prompt = UNSET if piece.choice else _prompt(self._plan, self._names, piece)  # it is told once, for all choices
         if piece.choice not in self._begun:
             prompt_ids = UNSET if self._begun else self._prompt_ids
             self._begun.add(piece.choice)
-            told.append(self._chunk(ChatChunkChoice(piece.choice, ChatDelta("assistant", "")), usage, prompt_ids))
+            role = ChatChunkChoice(piece.choice, ChatDelta("assistant", ""))
+            told.append(self._chunk(role, usage, prompt_ids, prompt))
+        elif prompt is not UNSET:
+            told.append(self._chunk(ChatChunkChoice(piece.choice, ChatDelta()), usage, prompt=prompt))
         told += [self._chunk(choice, usage) for choice in self._news(piece)]
         if piece.finish is not None:
             finish = CALLED if piece.has_calls and piece.finish is Finish.STOP else piece.finish.value
@@ -88,8 +92,10 @@ class ChatWriter:
     def fold(self, chunks: Iterable[Chunk], usage: Usage) -> ChatCompletion:
         """Texts and logprobs of each choice put together."""
         news: dict[int, list[ChatChunkChoice]] = {}
-        for chunk in chunks:
-            for choice in cast("tuple[ChatChunkChoice, ...]", chunk.choices):
+        prompt: list[Raw] = []
+        for chunk in cast("Iterable[ChatChunk]", chunks):
+            prompt += [] if chunk.prompt_logprobs is UNSET else chunk.prompt_logprobs
+            for choice in chunk.choices:
                 news.setdefault(choice.index, []).append(choice)
         plan = self._plan
         return ChatCompletion(
@@ -101,6 +107,7 @@ class ChatWriter:
             system_fingerprint=plan.fingerprint,
             service_tier=plan.service_tier,
             prompt_token_ids=self._prompt_ids,
+            prompt_logprobs=UNSET if plan.prompt_top is None else prompt,
         )
 
     def _news(self, piece: Piece) -> list[ChatChunkChoice]:
@@ -135,6 +142,7 @@ class ChatWriter:
         choice: ChatChunkChoice | None,
         usage: Usage | UnsetType | None,
         prompt_ids: tuple[int, ...] | UnsetType = UNSET,
+        prompt: list[Raw] | UnsetType = UNSET,
     ) -> ChatChunk:
         plan = self._plan
         return ChatChunk(
@@ -146,6 +154,7 @@ class ChatWriter:
             service_tier=plan.service_tier,
             usage=usage,
             prompt_token_ids=prompt_ids,
+            prompt_logprobs=prompt,
         )
 
 
@@ -162,7 +171,8 @@ class TextWriter:
         plan = self._plan
         is_first = piece.choice not in self._begun
         self._begun.add(piece.choice)
-        if not (piece.text or piece.tokens or piece.finish or (plan.token_ids and piece.ids)):
+        prompt = _prompt(plan, self._names, piece)
+        if not (piece.text or piece.tokens or piece.finish or prompt or (plan.token_ids and piece.ids)):
             return []
         choice = TextChoice(
             piece.choice,
@@ -171,6 +181,7 @@ class TextWriter:
             None if piece.finish is None else piece.finish.value,
             self._prompts[piece.choice // plan.n] if plan.token_ids and is_first else UNSET,
             piece.ids if plan.token_ids else UNSET,
+            prompt,
         )
         return [self._completion((choice,), usage)]
 
@@ -244,7 +255,17 @@ def _text_choice(plan: ReplyPlan, index: int, news: Sequence[TextChoice]) -> Tex
         tuple([token for each in news if each.token_ids is not UNSET for token in each.token_ids])
         if plan.token_ids
         else UNSET,
+        [entry for each in news if each.prompt_logprobs is not UNSET for entry in each.prompt_logprobs]
+        if plan.prompt_top is not None
+        else UNSET,
     )
+
+
+def _prompt(plan: ReplyPlan, names: TokenNames, piece: Piece) -> list[Raw] | UnsetType:
+    """`prompt_logprobs` of a piece that tells of the prompt, where they were asked for by that name."""
+    if plan.prompt_top is None or not piece.prompt:
+        return UNSET
+    return prompt_logprobs(names, piece.prompt, plan.prompt_top)
 
 
 def _joined(parts: Sequence[TextLogprobs]) -> TextLogprobs:

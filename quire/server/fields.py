@@ -52,7 +52,6 @@ SHARED: Mapping[str, Guard] = {
     "bad_words": Guard(([],), "Use logit_bias."),
     "allowed_token_ids": Guard((), "Use logit_bias."),
     "truncate_prompt_tokens": Guard((), "Shorten the prompt before it is sent."),
-    "prompt_logprobs": Guard((), "Use /v1/completions with echo and logprobs."),
     "spaces_between_special_tokens": Guard((True,)),
     "mm_processor_kwargs": Guard(({},), NO_MEDIA),
     "kv_transfer_params": Guard(({},)),

@@ -1,4 +1,4 @@
-"""Deltas of one engine request to pieces of text: detokenized, ended by stop strings, echo and all.
+"""Deltas of one engine request to pieces of text: the prompt where it is told, then text up to a stop string.
 
 Knows: one request, its tokenizer, how many of its samples go on. Does not know: chunks, HTTP, other prompts.
 """
@@ -7,24 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.errors import EngineDead, GenerationFailed
+from quire.errors import EngineDead, GenerationFailed, InternalError
 from quire.request import Finish, Request
 from quire.server.hearing import Hearing
+from quire.server.prompt_news import PromptTeller, ToldToken
 from quire.server.speech import Speech
 from quire.step import Delta, TokenLogprob
-from quire.text.detokenizer import Detokenizer
 from quire.text.formats.said import Said
 from quire.text.sample_text import SampleText
 from quire.text.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True, slots=True)
-class ToldToken:
-    """A token as logprobs list it. `offset`: characters of the choice's text before it; `logprob` None: unknown."""
-
-    id: int
-    offset: int
-    logprob: TokenLogprob | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +23,7 @@ class Piece:
     """What one choice gained. `tokens` are filled only where logprobs are told; `ids` count, shown or not.
 
     Where an answer's parts are told apart, `said` holds them in place of `text`, and `has_calls` says whether there
-    was any call until now.
+    was any call until now. `prompt` holds log probabilities of further prompt tokens, None for the first.
     """
 
     choice: int
@@ -42,14 +33,15 @@ class Piece:
     finish: Finish | None = None
     said: tuple[Said, ...] = ()
     has_calls: bool = False
+    prompt: tuple[TokenLogprob | None, ...] = ()
 
 
 @dataclass(slots=True)
 class Generation:
     """One request on its way to the reader. `feed` it deltas until `is_done`.
 
-    `echo` is the prompt's text where it is told first; `first_choice` the number of sample 0 among all choices. With
-    `prompt_only` the drawn tokens are neither told nor counted.
+    `echo` is the prompt's text where it is told first (`prompt_news.py`); `first_choice` the number of sample 0 among
+    all choices. With `prompt_only` the drawn tokens are neither told nor counted.
     """
 
     request: Request
@@ -63,13 +55,13 @@ class Generation:
     _texts: list[SampleText] = field(default_factory=list)
     _hearings: list[Hearing] = field(default_factory=list)
     _running: set[int] = field(default_factory=set)
-    _prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
+    _prompt: PromptTeller = field(init=False)
     _held: list[Delta] = field(default_factory=list)
-    _echoed: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         params = self.request.params
         self._running = set(range(params.n))
+        self._prompt = PromptTeller(self.request, self.tokenizer, self.echo)
         self._texts = [
             SampleText(
                 self.tokenizer,
@@ -106,27 +98,30 @@ class Generation:
         if delta.finish is Finish.ABORT and delta.index in self._running:
             raise EngineDead("the engine gave this request up")
         self.num_cached = max(self.num_cached, delta.num_cached)
-        self._prompt_logprobs += delta.prompt_logprobs
-        self._held.append(delta)
-        if not self._prompt_is_known():
-            return []
+        pieces = self._prompt_pieces(delta)
+        if delta.tokens or delta.finish:
+            self._held.append(delta)
+        if not self._prompt.is_over:
+            return pieces
         ready, self._held = self._held, []
-        return [piece for each in ready if (piece := self._piece(each)) is not None]
+        return pieces + [piece for each in ready if (piece := self._piece(each)) is not None]
 
-    def _prompt_is_known(self) -> bool:
-        """Echoed logprobs go out before the answer; samples wait until the prompt's last one has come."""
-        if self.echo is None or self.request.params.prompt_logprobs is None:
-            return True
-        return len(self._prompt_logprobs) >= len(self.request.prompt) - 1
+    def _prompt_pieces(self, delta: Delta) -> list[Piece]:
+        """What is told of the prompt goes out before any answer, to every choice, as it comes."""
+        news = self._prompt.take(delta.prompt_logprobs)
+        if news is None:
+            return []
+        choices = [self.first_choice + index for index in sorted(self._running)]
+        return [Piece(choice, news.text, tokens=news.tokens, prompt=news.logprobs) for choice in choices]
 
     def _piece(self, delta: Delta) -> Piece | None:
-        if delta.index not in self._running or not (delta.tokens or delta.finish):
+        if delta.index not in self._running:
             return None
         sample = self._texts[delta.index]
-        echo_text, echo_tokens = self._echo(delta.index)
+        choice = self.first_choice + delta.index
         if self.prompt_only:
             self._running.discard(delta.index)
-            return Piece(self.first_choice + delta.index, echo_text, (), echo_tokens, Finish.LENGTH)
+            return Piece(choice, finish=Finish.LENGTH)
         hearing = self._hearings[delta.index] if self._hearings else None
         text, tokens = self._read(sample, hearing, delta)
         is_over = sample.stopped is not None or (hearing is not None and hearing.is_over)
@@ -134,11 +129,10 @@ class Generation:
         if finish is not None:
             self._running.discard(delta.index)
         self.num_tokens += len(tokens)
-        told = echo_tokens + tokens if self.request.params.logprobs is not None else ()
+        told = tokens if self.request.params.logprobs is not None else ()
         ids = tuple([token.id for token in tokens])
-        choice = self.first_choice + delta.index
         if hearing is None:
-            return Piece(choice, echo_text + text, ids, told, finish)
+            return Piece(choice, text, ids, told, finish)
         if finish is not None:
             hearing.end()
         return Piece(choice, "", ids, told, finish, hearing.news(), hearing.has_calls)
@@ -151,7 +145,7 @@ class Generation:
         for place, token in enumerate(delta.tokens):
             if sample.stopped is not None or (hearing is not None and hearing.is_over):
                 break
-            told.append(ToldToken(token, base + sample.num_characters, _at(delta.logprobs, place)))
+            told.append(ToldToken(token, base + sample.num_characters, self._logprob(delta, place)))
             shown.append(sample.push([token], hidden=int(self._is_hidden(delta, place))))
             if hearing is not None:
                 hearing.take(shown.pop())
@@ -166,19 +160,10 @@ class Generation:
         is_end = delta.stop_token is not None and place == len(delta.tokens) - 1
         return is_end and not self.request.params.include_stop_str_in_output
 
-    def _echo(self, index: int) -> tuple[str, tuple[ToldToken, ...]]:
-        """The prompt's text and tokens before a sample's first piece, nothing later."""
-        if self.echo is None or index in self._echoed:
-            return "", ()
-        self._echoed.add(index)
-        if self.request.params.prompt_logprobs is None:
-            return self.echo, ()
-        params = self.request.params
-        offsets = Detokenizer(self.tokenizer, (), params.skip_special_tokens).push_each(self.request.prompt)
-        logprobs = [None, *self._prompt_logprobs]
-        tokens = [ToldToken(at.token_id, at.offset, logprob) for at, logprob in zip(offsets, logprobs, strict=True)]
-        return self.echo, tuple(tokens)
-
-
-def _at(logprobs: tuple[TokenLogprob, ...], place: int) -> TokenLogprob | None:
-    return logprobs[place] if place < len(logprobs) else None
+    def _logprob(self, delta: Delta, place: int) -> TokenLogprob | None:
+        """That of token `place`, where they are told; a token without one is a mistake of ours, not a null."""
+        if self.request.params.logprobs is None:
+            return None
+        if place >= len(delta.logprobs):
+            raise InternalError("a drawn token has no log probability", got=delta.tokens[place])
+        return delta.logprobs[place]

@@ -1,4 +1,4 @@
-"""Log probabilities in OpenAI's two shapes, with tokens spelled so that two different ones never look the same.
+"""Log probabilities in OpenAI's two shapes and vLLM's for prompts; two different tokens never look the same.
 
 Knows: token ids, their bytes. Does not know: how the numbers came about, chunks.
 """
@@ -6,14 +6,16 @@ Knows: token ids, their bytes. Does not know: how the numbers came about, chunks
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from quire.server.generation import ToldToken
-from quire.server.shapes import ChatLogprob, ChatLogprobs, TextLogprobs, TopLogprob
-from quire.text.tokenizer import Tokenizer
+import msgspec
 
-LOWEST = -9999.0  # what OpenAI writes for "very unlikely"; JSON has no infinity
+from quire.errors import InternalError
+from quire.server.prompt_news import ToldToken
+from quire.server.shapes import ChatLogprob, ChatLogprobs, PromptLogprob, TextLogprobs, TopLogprob, encode
+from quire.step import TokenLogprob
+from quire.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +38,21 @@ class TokenNames:
         except UnicodeDecodeError:
             return self._name(token, "bytes:" + "".join(f"\\x{byte:02x}" for byte in data))
 
+    def by_text(self, pairs: Iterable[tuple[int, float]]) -> dict[str, float]:
+        """Values under their tokens' texts; of two tokens that read the same the later goes by its id."""
+        named: dict[str, float] = {}
+        for token, value in pairs:
+            name = self.text(token)
+            named[by_id(token) if name in named else name] = finite(value)
+        return named
+
     def _name(self, token: int, text: str) -> str:
-        return f"token_id:{token}" if self.as_ids else text
+        return by_id(token) if self.as_ids or not text else text
+
+
+def by_id(token: int) -> str:
+    """How a token without a text of its own is called."""
+    return f"token_id:{token}"
 
 
 def chat_logprobs(names: TokenNames, tokens: Sequence[ToldToken], num_top: int) -> ChatLogprobs:
@@ -50,21 +65,29 @@ def text_logprobs(names: TokenNames, tokens: Sequence[ToldToken], num_top: int) 
     return TextLogprobs(
         [names.text(token.id) for token in tokens],
         [None if token.logprob is None else finite(token.logprob.logprob) for token in tokens],
-        [_text_top(names, token, num_top) for token in tokens],
+        [msgspec.Raw(encode(_text_top(names, token, num_top))) for token in tokens],
         [token.offset for token in tokens],
     )
 
 
+def prompt_logprobs(names: TokenNames, told: Sequence[TokenLogprob | None], num_top: int) -> list[msgspec.Raw]:
+    """vLLM's `prompt_logprobs`: of each token {id: ...}, the prompt's own first; as JSON, a quarter of the objects."""
+    return [msgspec.Raw(encode(None if each is None else _ranked(names, each, num_top))) for each in told]
+
+
 def finite(logprob: float) -> float:
-    """A number that JSON can write."""
-    return logprob if math.isfinite(logprob) else LOWEST
+    """What JSON can write; msgspec would write null for anything else. Raises `InternalError`."""
+    if not math.isfinite(logprob):
+        raise InternalError("a log probability is not finite", got=logprob)
+    return logprob
 
 
 def _chat_entry(names: TokenNames, token: ToldToken, num_top: int) -> ChatLogprob:
+    if token.logprob is None:
+        raise InternalError("a token of an answer has no log probability", got=token.id)
     text, data = names.chat(token.id)
-    logprob = LOWEST if token.logprob is None else finite(token.logprob.logprob)
-    best = () if token.logprob is None else token.logprob.top[:num_top]
-    return ChatLogprob(text, logprob, data, [_top(names, each, value) for each, value in best])
+    best = token.logprob.top[:num_top]
+    return ChatLogprob(text, finite(token.logprob.logprob), data, [_top(names, each, value) for each, value in best])
 
 
 def _top(names: TokenNames, token: int, logprob: float) -> TopLogprob:
@@ -73,8 +96,17 @@ def _top(names: TokenNames, token: int, logprob: float) -> TopLogprob:
 
 
 def _text_top(names: TokenNames, token: ToldToken, num_top: int) -> dict[str, float] | None:
-    if token.logprob is None:
+    told = token.logprob
+    if told is None:
         return None
-    pairs = {names.text(each): finite(value) for each, value in token.logprob.top[:num_top]}
-    pairs.setdefault(names.text(token.id), finite(token.logprob.logprob))
-    return pairs
+    best = told.top[:num_top]
+    chosen = () if any(each == token.id for each, _ in best) else ((token.id, told.logprob),)
+    return names.by_text((*best, *chosen))
+
+
+def _ranked(names: TokenNames, told: TokenLogprob, num_top: int) -> dict[int, PromptLogprob]:
+    places = {told.token: (told.logprob, told.rank)}
+    for rank, (token, logprob) in enumerate(told.top[:num_top], start=1):
+        places.setdefault(token, (logprob, rank))
+    text = names.tokenizer.token_text
+    return {token: PromptLogprob(finite(logprob), rank, text(token)) for token, (logprob, rank) in places.items()}

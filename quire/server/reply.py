@@ -105,9 +105,9 @@ class _Telling:
         """Chunks as they come. Usage in them as the plan says; a whole answer needs none before its end."""
         async with aclosing(pieces(self._service, self._progress)) as told:
             async for each in told:
-                if self._record.first_token_s is None:
-                    self._record.first_token_s = self._service.now()
                 for piece in each:
+                    if self._record.first_token_s is None and (piece.ids or piece.finish is not None):
+                        self._record.first_token_s = self._service.now()
                     if piece.finish is not None:
                         self._record.finish = piece.finish.value
                     for chunk in self._writer.chunks(piece, self._usage()):

@@ -2,7 +2,8 @@
 
 Fields that are UNSET are left out. Chat and completions share what is the same in both.
 
-Knows: OpenAI's shapes (and vLLM's `token_ids`, `prompt_token_ids`). Does not know: how they come about.
+Knows: OpenAI's shapes (and vLLM's `token_ids`, `prompt_token_ids`, `prompt_logprobs`). Does not know: how they come
+about.
 """
 
 from __future__ import annotations
@@ -57,6 +58,14 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
     refusal: None = None
 
 
+class PromptLogprob(msgspec.Struct, frozen=True):
+    """One token at a place of the prompt, as vLLM tells it; `rank` 1 is the likeliest."""
+
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
 class FunctionDelta(msgspec.Struct, frozen=True):
     """What a chunk adds to a call: its name once, then pieces of its arguments."""
 
@@ -105,6 +114,7 @@ class ChatChunk(msgspec.Struct, frozen=True):
     service_tier: str | UnsetType = UNSET
     usage: Usage | UnsetType | None = UNSET
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    prompt_logprobs: list[msgspec.Raw] | UnsetType = UNSET
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -155,14 +165,18 @@ class ChatCompletion(msgspec.Struct, frozen=True):
     system_fingerprint: str | None = None
     service_tier: str | UnsetType = UNSET
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
+    prompt_logprobs: list[msgspec.Raw] | UnsetType = UNSET
 
 
 class TextLogprobs(msgspec.Struct, frozen=True):
-    """Logprobs of a completions choice: parallel lists, an entry a token; null for the first echoed token."""
+    """Logprobs of a completions choice: parallel lists, an entry a token; null for the first echoed token.
+
+    An echoed prompt may be long: `top_logprobs` are kept as JSON, {text: logprob} or null.
+    """
 
     tokens: list[str]
     token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None]
+    top_logprobs: list[msgspec.Raw]
     text_offset: list[int]
 
 
@@ -175,6 +189,7 @@ class TextChoice(msgspec.Struct, frozen=True):
     finish_reason: str | None = None
     prompt_token_ids: tuple[int, ...] | UnsetType = UNSET
     token_ids: tuple[int, ...] | UnsetType = UNSET
+    prompt_logprobs: list[msgspec.Raw] | UnsetType = UNSET
 
 
 class TextCompletion(msgspec.Struct, frozen=True):

@@ -40,7 +40,8 @@ class ReplyPlan:
     """How an answer is told. `echoes` holds the prompts' texts where they are told too. `service_tier` is the one that
     was used, where one was asked for.
 
-    `num_top` is how many likeliest tokens stand beside each token, None without logprobs. With `prompt_only` the
+    `num_top` is how many likeliest tokens stand beside each token, None without logprobs; `prompt_top` beside each of
+    the prompt in vLLM's `prompt_logprobs`. With `prompt_only` the
     answer is the echo alone (max_tokens=0). Choice i*n + j is sample j of prompt i. `speech` tells content,
     reasoning and calls apart; None where all is content.
     """
@@ -53,6 +54,7 @@ class ReplyPlan:
     usage: StreamUsage
     n: int
     num_top: int | None = None
+    prompt_top: int | None = None
     echoes: tuple[str, ...] | None = None
     prompt_only: bool = False
     token_ids: bool = False
@@ -114,8 +116,8 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
     visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
     encoded = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
     prompt_only = body.echo and body.max_tokens == 0
-    if body.echo:
-        params = replace(params, prompt_logprobs=body.logprobs)
+    if body.echo and body.logprobs is not None:
+        params = replace(params, prompt_logprobs=max(body.logprobs, body.prompt_logprobs or 0))
     content = await form_of_answer(service, body)
     constraint = await _held(service, None, content, params, terms.tenant(body.user))
     requests = [
@@ -169,6 +171,7 @@ def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "complet
         n=body.n,
         token_ids=body.return_token_ids,
         tokens_as_ids=body.return_tokens_as_token_ids,
+        prompt_top=body.prompt_logprobs,
         fingerprint=service.fingerprint,
         service_tier=_tier(body),
     )
@@ -207,6 +210,7 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
         max_tokens=None,
         min_tokens=body.min_tokens,
         logprobs=logprobs,
+        prompt_logprobs=body.prompt_logprobs,
         skip_special_tokens=body.skip_special_tokens,
         **chosen,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from quire.kernels.reference.sample import sample as reference
 from quire.ops.device import Device
-from quire.ops.sample import NOTHING_ALLOWED, ROW, SAMPLED, Drawn, Rows, TokenCounts, make_drawn, sample
+from quire.ops.sample import NOTHING_ALLOWED, ROW, SAMPLED, Rows, TokenCounts, make_drawn, sample
 from quire.request import SamplingParams
 from quire.step import Draw
 
@@ -81,9 +82,11 @@ def test_log_probabilities_are_of_the_raw_logits_under_a_mask(device_of: DeviceO
     best = np.argsort(-logits_RV[0])[:3]
     allowed_RV = np.ones((1, 300), bool)
     allowed_RV[0, best[0]] = False
-    drawn = make_drawn(1, 1, 3)
-    sample(device_of(1), logits_RV, rows_of(params(1, masked=1, num_top=3)), drawn, None, packed(allowed_RV))
+    drawn, work_RV = make_drawn(1, 1, 3), logits_RV.copy()
+    sample(device_of(1), work_RV, rows_of(params(1, masked=1, num_top=3)), drawn, None, packed(allowed_RV))
     assert drawn.tokens_D.tolist() == [best[1]]
+    assert drawn.ranks_D.tolist() == [2]
+    assert np.array_equal(work_RV, logits_RV), "what is told is counted among all, so the row is put back"
     assert drawn.top_ids_RK[0].tolist() == best.tolist()
     assert drawn.logprobs_D[0] == drawn.top_logprobs_RK[0, 1]
 
@@ -153,8 +156,8 @@ def test_ids_beyond_the_vocabulary_are_refused(device_of: DeviceOf) -> None:
 
 def test_arrays_that_do_not_fit_are_refused(device_of: DeviceOf) -> None:
     device, rows, drawn = device_of(1), rows_of(params(2)), make_drawn(2, 2, 1)
-    short = Drawn(drawn.tokens_D[:1], drawn.status_R, drawn.logprobs_D, drawn.top_ids_RK, drawn.top_logprobs_RK)
-    for wrong in (short, make_drawn(1, 2, 1), make_drawn(2, 1, 1)):
+    short = [replace(drawn, **{name: getattr(drawn, name)[:1]}) for name in ("tokens_D", "logprobs_D", "ranks_D")]
+    for wrong in (*short, make_drawn(1, 2, 1), make_drawn(2, 1, 1)):
         with pytest.raises(ValueError, match="sample: "):
             sample(device, random(1, 2, 8), rows, wrong)
     with pytest.raises(ValueError, match="mask_RW must have"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import EOS, TOKENIZER, says, served
 
-from quire.errors import EngineDead, GenerationFailed
+from quire.errors import EngineDead, GenerationFailed, InternalError
 from quire.request import Finish, Request, SamplingParams
 from quire.server.generation import Generation, Piece
 from quire.step import Delta, TokenLogprob
@@ -48,14 +48,32 @@ def test_no_answer_goes_out_before_the_echoed_prompt_is_known() -> None:
     generation = made(echo="Once upon a time", n=2, logprobs=0, prompt_logprobs=0, first_choice=4)
     word = TOKENIZER.encode(" there", add_special_tokens=False)[0]
     known = [TokenLogprob(token, -1.0) for token in PROMPT[1:]]
-    assert generation.feed(Delta("r", 0, prompt_logprobs=tuple(known[:1]))) == []
+    begun = generation.feed(Delta("r", 0, prompt_logprobs=tuple(known[:1])))
+    assert [(piece.choice, piece.text) for piece in begun] == [(4, "Once upon a time"), (5, "Once upon a time")]
+    assert [[token.id for token in piece.tokens] for piece in begun] == [list(PROMPT[:2])] * 2
     assert generation.feed(Delta("r", 1, (word,), (TokenLogprob(word, -2.0),))) == []
     pieces = generation.feed(Delta("r", 0, (word,), (TokenLogprob(word, -2.0),), tuple(known[1:])))
-    assert [piece.choice for piece in pieces] == [5, 4]
-    for piece in pieces:
-        assert piece.text == "Once upon a time" + TOKENIZER.decode([*PROMPT, word])[len("Once upon a time") :]
-        assert [token.id for token in piece.tokens] == [*PROMPT, word]
-        assert [token.logprob and token.logprob.logprob for token in piece.tokens] == [None, *[-1.0] * len(known), -2.0]
+    assert [piece.choice for piece in pieces] == [4, 5, 5, 4]
+    for choice in (4, 5):
+        told = [token for piece in [*begun, *pieces] if piece.choice == choice for token in piece.tokens]
+        assert text_of([*begun, *pieces], choice) == TOKENIZER.decode([*PROMPT, word])
+        assert [token.id for token in told] == [*PROMPT, word]
+        assert [token.logprob and token.logprob.logprob for token in told] == [None, *[-1.0] * len(known), -2.0]
+        assert [token.offset for token in told] == sorted(token.offset for token in told)
+
+
+def test_nothing_of_a_prompt_is_kept_once_it_is_told() -> None:
+    generation = made(echo="Once upon a time", logprobs=0, prompt_logprobs=0)
+    for token in PROMPT[1:]:
+        (piece,) = generation.feed(Delta("r", 0, prompt_logprobs=(TokenLogprob(token, -1.0),)))
+        assert piece.tokens[-1].id == token
+        assert not generation._held
+
+
+def test_a_token_without_its_log_probability_is_an_error_and_not_a_null() -> None:
+    generation = made(logprobs=0)
+    with pytest.raises(InternalError, match="no log probability"):
+        generation.feed(Delta("r", 0, (7, 8), (TokenLogprob(7, -1.0),)))
 
 
 def test_the_end_token_counts_and_is_not_shown() -> None:

@@ -112,6 +112,7 @@ def sample(
     mask_RW: Any | None,
     tokens_D: Any,
     logprobs_D: Any,
+    ranks_D: Any,
     top_ids_RK: Any,
     top_logprobs_RK: Any,
     status_R: Any,

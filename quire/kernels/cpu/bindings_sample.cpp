@@ -60,15 +60,16 @@ std::vector<TokenCountsView> views_of(const nb::list& counts, size_t rows, int64
 
 int64_t sample(Device& device, Array<float, 2> logits, Array<const uint8_t, 2> params, Ids indices, Ids bias_ids,
                Array<const float, 1> bias_values, std::optional<nb::list> counts, std::optional<Array<const int32_t, 2>> mask,
-               Array<int32_t, 1> tokens, Array<double, 1> logprobs, Array<int32_t, 2> top_ids, Array<double, 2> top_logprobs,
-               Array<int32_t, 1> status) {
+               Array<int32_t, 1> tokens, Array<double, 1> logprobs, Array<int32_t, 1> ranks, Array<int32_t, 2> top_ids,
+               Array<double, 2> top_logprobs, Array<int32_t, 1> status) {
     const size_t rows = logits.shape(0), num_draws = indices.shape(0), num_bias = bias_ids.shape(0);
     const int64_t vocab = int64_t(logits.shape(1));
     require(vocab >= 1 && vocab <= kMaxVocab, "sample: logits_RV must have 1 to 1048576 columns");
     require(params.shape(0) == rows && params.shape(1) == sizeof(SampleRow), "sample: params_R must have a record of ROW for each row");
     require(reinterpret_cast<uintptr_t>(params.data()) % alignof(SampleRow) == 0, "sample: params_R must be aligned to 8 bytes");
     require(bias_values.shape(0) == num_bias, "sample: bias_ids_B and bias_values_B must be equally long");
-    require(tokens.shape(0) == num_draws && logprobs.shape(0) == num_draws, "sample: tokens_D and logprobs_D must be as long as indices_D");
+    require(tokens.shape(0) == num_draws && logprobs.shape(0) == num_draws && ranks.shape(0) == num_draws,
+            "sample: tokens_D, logprobs_D and ranks_D must be as long as indices_D");
     require(top_ids.shape(0) == rows && top_logprobs.shape(0) == rows && status.shape(0) == rows && top_ids.shape(1) == top_logprobs.shape(1),
             "sample: top_ids_RK, top_logprobs_RK and status_R must have a row for each row of logits_RV");
     require(!mask || (mask->shape(0) == rows && int64_t(mask->shape(1)) == (vocab + 31) / 32),
@@ -78,8 +79,8 @@ int64_t sample(Device& device, Array<float, 2> logits, Array<const uint8_t, 2> p
     require_ids(bias_ids, vocab, "sample: bias_ids_B must be at least 0 and below the vocabulary");
     const auto views = counts ? views_of(*counts, rows, vocab) : std::vector<TokenCountsView>{};
     const Sample args{logits.data(), how, views.empty() ? nullptr : views.data(), indices.data(), bias_ids.data(), bias_values.data(),
-                      mask ? reinterpret_cast<const uint32_t*>(mask->data()) : nullptr, tokens.data(), logprobs.data(), top_ids.data(),
-                      top_logprobs.data(), status.data(), int64_t(rows), vocab, int64_t(top_ids.shape(1))};
+                      mask ? reinterpret_cast<const uint32_t*>(mask->data()) : nullptr, tokens.data(), logprobs.data(), ranks.data(),
+                      top_ids.data(), top_logprobs.data(), status.data(), int64_t(rows), vocab, int64_t(top_ids.shape(1))};
     const auto kernel = device.kernels.sample;
     launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
     return int64_t(rows) - std::count(status.data(), status.data() + rows, int32_t{kSampled});
@@ -115,7 +116,7 @@ void bind_sample(nb::module_& m) {
             return pairs;
         });
     m.def("sample", &sample, nb::arg(), exact(), exact(), exact(), exact(), exact(), nb::arg().none(), exact().none(), exact(), exact(),
-          exact(), exact(), exact());
+          exact(), exact(), exact(), exact());
 }
 
 }  // namespace quire

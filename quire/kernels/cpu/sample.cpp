@@ -202,6 +202,8 @@ int32_t choose(Row& row, const Sample& args, int64_t r, float peak) {
         draw(row, args, how, peak);
         return kSampled;
     }
+    const bool keeps = how.masked && how.num_top >= 0;  // ranks are counted after the draw, among the raw logits
+    if (keeps) memcpy(row.raw, row.x, size_t(row.vocab) * 4);
     memset(row.touched, 0, size_t(row.num_blocks));
     const int64_t num_undo = adjust(row, args, how, counts);
     row.summed_at = 0.0f;
@@ -210,7 +212,8 @@ int32_t choose(Row& row, const Sample& args, int64_t r, float peak) {
     peak = row_peak(row);
     const bool any = peak > -kInfinity;
     if (any) draw(row, args, how, peak);
-    put_back(row, args, how, counts, num_undo);
+    if (keeps) memcpy(row.x, row.raw, size_t(row.vocab) * 4);
+    else put_back(row, args, how, counts, num_undo);
     return any ? kSampled : kNothingAllowed;
 }
 
@@ -228,6 +231,15 @@ double tell(Row& row, const Sample& args, int64_t r, float peak) {
     }
     for (int64_t i = 0; i < n; ++i) args.top_logprobs[r * args.top_width + i] = double(row.x[ids[i]]) - normaliser;
     return normaliser;
+}
+
+// 1 and how many tokens are likelier; of equally likely ones those of lower ids are.
+int32_t rank_of(const Row& row, int32_t token) {
+    const float x = row.x[token];
+    int32_t rank = 1;
+    for (int64_t i = 0; i < token; ++i) rank += row.x[i] >= x;
+    for (int64_t i = token + 1; i < row.vocab; ++i) rank += row.x[i] > x;
+    return rank;
 }
 
 bool all_finite(const Row& row, bool flawed, float peak) {
@@ -253,6 +265,7 @@ int32_t sample_row(Row& row, const Sample& args, int64_t r) {
     }
     for (int i = how.first_draw; how.num_top >= 0 && i < how.first_draw + how.num_draws; ++i) {
         args.logprobs[i] = double(row.x[args.tokens[i]]) - normaliser;
+        args.ranks[i] = rank_of(row, args.tokens[i]);
     }
     return kSampled;
 }
@@ -260,6 +273,13 @@ int32_t sample_row(Row& row, const Sample& args, int64_t r) {
 // ---- scratch ------------------------------------------------------------------------------------------------------------------------
 
 int64_t padded(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
+
+bool keeps_any(const Sample& args) {
+    for (int64_t r = 0; r < args.rows; ++r) {
+        if (args.params[r].masked && args.params[r].num_top >= 0) return true;
+    }
+    return false;
+}
 
 int64_t undo_floats(const Sample& args) {
     int64_t most = 0;
@@ -271,7 +291,7 @@ int64_t undo_floats(const Sample& args) {
 }
 
 // Divides `memory` into a row's arrays (or only counts, where it is null); the bytes that they need.
-int64_t divide(Row& row, char* memory, int64_t num_undo) {
+int64_t divide(Row& row, char* memory, int64_t num_undo, bool keeps) {
     const int64_t tokens = row.vocab + 16, blocks = row.num_blocks;
     int64_t used = 0;
     const auto take = [&](int64_t size_bytes) {
@@ -289,6 +309,7 @@ int64_t divide(Row& row, char* memory, int64_t num_undo) {
     row.few_values = (float*)take(tokens * 4);
     row.few_weights = (uint64_t*)take(tokens * 8);
     row.undo = (float*)take(num_undo * 4);
+    row.raw = (float*)take(keeps ? tokens * 4 : 0);
     return used;
 }
 
@@ -306,21 +327,22 @@ void sample(Runtime& runtime, const Sample& args) {
     Row like{};
     like.vocab = args.vocab;
     like.num_blocks = (args.vocab + kBlock - 1) / kBlock;
-    const int64_t num_undo = undo_floats(args), share_bytes = divide(like, nullptr, num_undo);
+    const bool keeps = keeps_any(args);
+    const int64_t num_undo = undo_floats(args), share_bytes = divide(like, nullptr, num_undo, keeps);
     const bool shared = args.rows < runtime.pool.num_threads();
     int64_t num_slots = shared ? 1 : runtime.pool.num_threads();
     num_slots = num_slots < kMaxSlots ? num_slots : kMaxSlots;
     char* memory = (char*)runtime.scratch.at_least(size_t(num_slots * share_bytes));
     if (shared) {
         like.pool = &runtime.pool;
-        divide(like, memory, num_undo);
+        divide(like, memory, num_undo, keeps);
         for (int64_t r = 0; r < args.rows; ++r) sample_into(like, args, r);
         return;
     }
     int64_t next = 0;
     parallel(runtime.pool, num_slots, [&](int64_t slot) {
         Row row = like;
-        divide(row, memory + slot * share_bytes, num_undo);
+        divide(row, memory + slot * share_bytes, num_undo, keeps);
         for (;;) {
             const int64_t r = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED);
             if (r >= args.rows) return;

@@ -33,7 +33,7 @@ struct TokenCountsView {
 };
 
 struct Sample {
-    float* logits;                  // [rows, vocab]; masked tokens may become -inf, all others are left as they were
+    float* logits;                  // [rows, vocab]; where nothing is told, masked tokens may become -inf; all else is left as it was
     const SampleRow* params;        // [rows]; all ranges checked by the binding
     const TokenCountsView* counts;  // [rows] or null
     const int32_t* indices;         // [draws]
@@ -42,6 +42,7 @@ struct Sample {
     const uint32_t* mask;   // [rows, (vocab + 31) / 32], bit 1: allowed; or null
     int32_t* tokens;        // [draws]; -1 where the status is not 0
     double* logprobs;       // [draws]
+    int32_t* ranks;         // [draws]
     int32_t* top_ids;       // [rows, top_width]
     double* top_logprobs;   // [rows, top_width]
     int32_t* status;        // [rows]

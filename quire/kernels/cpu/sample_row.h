@@ -33,6 +33,7 @@ struct Row {
     float* few_values;  // [vocab + kLanes] those of them that a cut is searched among
     uint64_t* few_weights;
     float* undo;        // what adjusted logits were before
+    float* raw;         // [vocab] all of them, where a masked row tells log probabilities
     float summed_at;    // the inverse temperature of `sums`; 0: they are of other logits
     uint64_t summed;    // the weight of the whole row there
 
