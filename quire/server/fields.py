@@ -46,9 +46,6 @@ SHARED: Mapping[str, Guard] = {
     "store": Guard((False,), "Answers are not kept."),
     "guided_decoding_backend": Guard(("auto", "guidance"), "There is one backend."),
     "logits_processors": Guard(([],), "Use logit_bias."),
-    "use_beam_search": Guard((False,), "Use n with a temperature above 0."),
-    "length_penalty": Guard((1.0,)),
-    "early_stopping": Guard((False,)),
     "bad_words": Guard(([],), "Use logit_bias."),
     "allowed_token_ids": Guard((), "Use logit_bias."),
     "truncate_prompt_tokens": Guard((), "Shorten the prompt before it is sent."),
@@ -60,7 +57,7 @@ SHARED: Mapping[str, Guard] = {
 }
 CHAT: Mapping[str, Guard] = {
     **SHARED,
-    "best_of": Guard((1,), "Use n."),
+    "best_of": Guard((1,), "Use n, or /v1/completions."),
     "functions": Guard(([],), "Use tools."),
     "function_call": Guard(("none", "auto"), "Use tool_choice."),
     "modalities": Guard((["text"],), NO_MEDIA),

@@ -90,6 +90,9 @@ class GenerationBody(Body):
     stop_token_ids: list[int] | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
+    use_beam_search: bool = False
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = False
     cache_salt: str | None = None
     priority: int = 0
     return_token_ids: bool = False
@@ -132,7 +135,7 @@ class CompletionBody(GenerationBody):
     """POST /v1/completions. `prompt`: text, ids, or a list of either; `prompts.py` takes it apart."""
 
     prompt: Any
-    best_of: int = 1
+    best_of: int | None = None
     echo: bool = False
     logprobs: int | None = None
     add_special_tokens: bool = True

@@ -18,6 +18,7 @@ from quire.request import Request
 from quire.server.generation import Generation, Piece
 from quire.server.logged import Witness, asking_logprobs
 from quire.server.service import Service
+from quire.server.several import best
 from quire.server.shapes import OutputDetails, PromptDetails, Usage
 from quire.server.translate import Job, all_prompt_ids
 from quire.step import Delta
@@ -68,8 +69,12 @@ def open_progress(service: Service, job: Job) -> Progress:
 
 def pieces(service: Service, progress: Progress) -> Pieces:
     """Lists of pieces, one for each delta that told something. Closing it aborts what still runs."""
+    n = progress.job.plan.n
     witnesses = progress.witnesses or (None,) * len(progress.generations)
-    streams = [_one(service, *each) for each in zip(progress.generations, witnesses, strict=True)]
+    streams = []
+    for generation, witness in zip(progress.generations, witnesses, strict=True):
+        stream = _one(service, generation, witness)
+        streams.append(stream if generation.request.params.n == n else best(stream, generation.first_choice, n))
     return streams[0] if len(streams) == 1 else _merged(streams)
 
 

@@ -28,6 +28,7 @@ from quire.server.schema import (
     stream_usage,
 )
 from quire.server.service import Service
+from quire.server.several import beams_of, sampled, width_of
 from quire.server.speech import Speech
 from quire.server.terms import Terms
 
@@ -105,12 +106,11 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
 async def completion_job(service: Service, body: CompletionBody, visit: Visit, terms: Terms) -> Job:
     """Prompts to one engine request each."""
     plan = _plan(service, body, "completion")
-    _check_best_of(body)
     _check_turn(service, body, terms)
     prompts = split_prompts(body.prompt)
-    if len(prompts) * body.n > MAX_CHOICES:
+    if len(prompts) * (width := width_of(body)) > MAX_CHOICES:
         raise RequestError(
-            "too many answers", got=f"{len(prompts)} prompts, n={body.n}", allowed=f"{MAX_CHOICES} together", param="n"
+            "too many answers", got=f"{len(prompts)} prompts, n={width}", allowed=f"{MAX_CHOICES} together", param="n"
         )
     params = _sampling(service, body, body.logprobs)
     visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
@@ -195,7 +195,8 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
         "min_p": body.min_p,
         "repetition_penalty": body.repetition_penalty,
     }
-    chosen = service.defaults.as_params() | {name: value for name, value in asked.items() if value is not None}
+    defaults = {} if body.use_beam_search else service.defaults.as_params()  # they are about drawing
+    chosen = defaults | {name: value for name, value in asked.items() if value is not None}
     chosen.pop("max_tokens", None)
     return SamplingParams(
         n=body.n,
@@ -261,7 +262,11 @@ def _request(
             hint=f"Lower {max_tokens_name} or shorten the prompt.",
             param=max_tokens_name,
         )
-    _check_width(service, params)
+    beams = beams_of(body, terms.deadline_s)
+    width = width_of(body)
+    _check_width(service, width, "n" if width == body.n else "best_of")
+    if beams is None:
+        params = sampled(params, width)
     seeded = params if params.seed is not None else replace(params, seed=service.seed())
     return Request(
         f"{plan.id}-{number}",
@@ -276,16 +281,17 @@ def _request(
         deadline_s=None if number else terms.deadline_s,
         leads=not number,
         constraint=constraint,
+        beams=beams,
     )
 
 
-def _check_width(service: Service, params: SamplingParams) -> None:
-    if params.n > service.plan.max_num_seqs:
+def _check_width(service: Service, width: int, param: str) -> None:
+    if width > service.plan.max_num_seqs:
         raise RequestError(
-            "n is larger than the number of samples that run at once",
-            got=params.n,
+            f"{param} is larger than the number of samples that run at once",
+            got=width,
             allowed=f"1 to {service.plan.max_num_seqs}",
-            param="n",
+            param=param,
         )
 
 
@@ -297,13 +303,6 @@ def _chat_logprobs(body: ChatBody) -> int | None:
     if body.top_logprobs:
         fields.check_depends(body.logprobs, "top_logprobs", "logprobs=true")
     return body.top_logprobs if body.logprobs else None
-
-
-def _check_best_of(body: CompletionBody) -> None:
-    if body.best_of not in (1, body.n):
-        raise UnsupportedField(
-            "best_of is not implemented", got=body.best_of, allowed=f"1 or n={body.n}", hint="Use n.", param="best_of"
-        )
 
 
 def _check_salt(salt: str | None) -> None:

@@ -112,7 +112,10 @@ def test_chat_bodies(rambler: Served, body: dict[str, Any], param: str) -> None:
         ({"prompt": ["x"] * 256, "n": 5}, "n"),
         ({"prompt": "x", "logprobs": 21}, "logprobs"),
         ({"prompt": "x", "logprobs": True}, "logprobs"),
-        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "best_of": 0}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "n": 3}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "stream": True}, "stream"),
+        ({"prompt": "x", "best_of": 99}, "best_of"),
         ({"prompt": "x", "echo": 1}, "echo"),
     ],
 )
@@ -173,8 +176,7 @@ def test_completion_fields_that_ask_for_nothing_are_accepted(rambler: Served, fi
         ("modalities", ["text", "audio"]), ("audio", {"voice": "x"}),
         ("logits_processors", ["x"]), ("reasoning_effort", "high"),
         ("web_search_options", {}), ("verbosity", "low"), ("store", True),
-        ("chat_template", "{{ 1 }}"), ("best_of", 2), ("use_beam_search", True), ("length_penalty", True),
-        ("moderation", {"model": "x"}), ("store", 0),
+        ("chat_template", "{{ 1 }}"), ("best_of", 2), ("moderation", {"model": "x"}), ("store", 0),
     ],
 )  # fmt: skip
 def test_fields_that_would_change_the_output_are_refused(rambler: Served, field: str, value: Any) -> None:
