@@ -2,8 +2,8 @@
 
     python benchmarks/beam.py [MODEL] [--prompts FILE] [--widths 2 4 6 8] [--requests 8] [--max-tokens 128]
 
-FILE is ShareGPT's JSON; a conversation's first turn is a prompt. One request at a time, prompts of 128 to 500 tokens, end of text
-ignored. After every step the blocks that the beams hold are counted twice: as they are (a shared block once), and as
+FILE is ShareGPT's JSON; a conversation's first turn is a prompt. One request at a time, prompts of 128 to 500 tokens,
+end of text ignored. After every step the blocks that the beams hold are counted twice: as they are (a shared block once), and as
 they would be if each beam had its own copy of everything. Saved is 1 - (sum over steps of the first) / (of the second),
 as in figure 15 of Kwon et al. 2023 (arXiv 2309.06180), for a request as a whole and for the blocks behind its prompt
 alone. `n samples` is parallel sampling of the same prompts, which shares the prompt and nothing else. Copies are of
@@ -93,7 +93,9 @@ def main() -> None:
     """Print one row a width."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", nargs="?", default=None)
-    parser.add_argument("--prompts", type=Path, default=Path("../shared/data/prompts/sharegpt/ShareGPT_V3_filtered_500.json"))
+    parser.add_argument(
+        "--prompts", type=Path, default=Path("../shared/data/prompts/sharegpt/ShareGPT_V3_filtered_500.json")
+    )
     parser.add_argument("--widths", type=int, nargs="+", default=[2, 4, 6, 8])
     parser.add_argument("--requests", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=128)
@@ -106,9 +108,10 @@ def main() -> None:
     for width in asked.widths:
         found = measure(llm, prompts, width, asked.max_tokens, beams=True)
         other = measure(llm, prompts, width, asked.max_tokens, beams=False)
+        behind = 1 - found.shared_behind / max(1, found.unshared_behind)
         print(
-            f"{width:>6} beams {1 - found.shared / found.unshared:>7.1%}"
-            f" {1 - found.shared_behind / max(1, found.unshared_behind):>18.1%} {1 - other.shared / other.unshared:>10.1%}"
+            f"{width:>6} beams {1 - found.shared / found.unshared:>7.1%} {behind:>18.1%}"
+            f" {1 - other.shared / other.unshared:>10.1%}"
             f" {found.num_copies / found.num_steps:>14.2f} {1000 * found.seconds / found.num_steps:>10.2f}"
         )
 

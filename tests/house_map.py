@@ -15,6 +15,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 WORDS = {
+    "beams",
     "errors",
     "events",
     "form",

@@ -34,8 +34,8 @@ def choose_token(draw: Draw, index: int, vocab_size: int) -> int:
 
 
 def likeliest(history: SequenceOf[int], count: int, vocab_size: int) -> TokenLogprob:
-    """What may follow `history`, with log probabilities that depend on it alone; of two alike the lower id first."""
-    scores = [(token, -0.01 - hash((*history, token)) % 512 / 128) for token in range(vocab_size)]
+    """What may follow `history`, with log probabilities that depend on it alone (some are alike)."""
+    scores = [(token, -0.01 - hash((*history, token)) % (64 * vocab_size) / vocab_size) for token in range(vocab_size)]
     best = tuple(sorted(scores, key=lambda each: (-each[1], each[0]))[:count])
     return TokenLogprob(*best[0], best)
 

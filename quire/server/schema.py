@@ -21,6 +21,13 @@ MAX_SALT_CHARACTERS = 256
 MAX_USER_CHARACTERS = 1024
 
 
+def _early(value: object) -> object:
+    """true is not 1."""
+    if not isinstance(value, (bool, str)):
+        raise ValueError('true, false or "never"')
+    return value
+
+
 def _texts(value: object) -> object:
     """OpenAI's `stop`: a string stands for a list of one."""
     if isinstance(value, list) and all(isinstance(text, str) for text in value):
@@ -92,7 +99,7 @@ class GenerationBody(Body):
     skip_special_tokens: bool = True
     use_beam_search: bool = False
     length_penalty: float = 1.0
-    early_stopping: bool | Literal["never"] = False
+    early_stopping: Annotated[Literal[True, False, "never"], BeforeValidator(_early)] = False
     cache_salt: str | None = None
     priority: int = 0
     return_token_ids: bool = False

@@ -19,8 +19,11 @@ from quire.cache.prefix import PrefixIndex
 from quire.errors import InternalError
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.line import Line
+from quire.scheduling.search import Search
+from quire.scheduling.seat import Seat
 
 NUM_TRACES = 2_000
+REAL_BRANCH = Holdings.branch
 NUM_PARTS = 10
 
 
@@ -60,6 +63,10 @@ def _never(*_: object) -> bool:
     return False
 
 
+def _too_much(holdings: Holdings, parent: Seat, child: Seat, _: int) -> None:
+    REAL_BRANCH(holdings, parent, child, parent.num_computed)
+
+
 def _nothing(*_: object) -> None:
     return None
 
@@ -72,6 +79,8 @@ def _nothing(*_: object) -> None:
         (Holdings, "spoil", None),  # control: never called where nothing fails
         (Holdings, "let_go", _nothing),  # blocks are lost
         (Line, "put_back", lambda line, seat: line.running.remove(seat)),  # who is put back is forgotten
+        (Holdings, "branch", _too_much),  # a beam that wakes takes blocks that are another's future
+        (Search, "wake", lambda search, holdings: []),  # beams that were put back sleep on
     ],
 )
 def test_the_laws_have_teeth(
@@ -82,7 +91,7 @@ def test_the_laws_have_teeth(
     caught = 0
     for seed in range(60):
         try:
-            LawfulRun(trace_of(Random(seed))).run()
+            LawfulRun(trace_of(Random(seed), searches=name in ("branch", "wake"))).run()
         except (InternalError, AssertionError, KeyError, ValueError, IndexError):
             caught += 1
     assert (caught > 0) == (sabotage is not None)

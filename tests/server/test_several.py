@@ -95,6 +95,7 @@ def test_a_wider_search_returns_its_best(rambler: Served) -> None:
         ({"stream": True}, "stream"),
         ({"length_penalty": 1e9}, "length_penalty"),
         ({"early_stopping": "soon"}, "early_stopping"),
+        ({"early_stopping": 1}, "early_stopping"),
         ({"n": 65}, "n"),
     ],
 )
