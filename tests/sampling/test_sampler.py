@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from quire.kernels.reference.logprobs import token_logprob
 from quire.kernels.reference.sample import sample as reference
 from quire.kernels.reference.truncation import candidates
 from quire.ops.device import Device, available_isas
-from quire.request import SamplingParams
+from quire.request import Constraint, SamplingParams
 from quire.sampling.sampler import Sampler, told
 from quire.step import Draw, WorkResult
 from tests.sampling.draws import SIZES, draw, draws, logits, rows
@@ -160,3 +161,14 @@ def test_biases_beyond_the_vocabulary_do_nothing(device: Device) -> None:
     row = rows(20)
     odd = draw(SamplingParams(seed=1, logit_bias={20: 100.0, 2**31 - 1: 9.0}), banned_ids=(21,))
     assert one(device, row, odd) == one(device, row, draw(SamplingParams(seed=1)))
+
+
+@pytest.mark.parametrize("allowed", [[1000], [3, 700], list(range(256, 512))])
+@pytest.mark.parametrize("params", [{"top_k": 300}, {"top_k": 1000}, {"top_k": 2}, {"top_k": 600, "top_p": 0.5}])
+def test_top_k_may_be_more_than_a_mask_leaves(device: Device, allowed: list[int], params: dict[str, Any]) -> None:
+    """Whole blocks of 256 are forbidden here: once the k best were looked for among fewer than k, beyond the table."""
+    row = rows(1030, 5)
+    how = draw(SamplingParams(seed=2, **params), indices=(0, 1), constraint=Constraint("g"))
+    allowed_V = np.isin(np.arange(33 * 32), allowed)
+    mask_RW = np.packbits(allowed_V, bitorder="little").view(np.int32)[None]
+    assert Sampler(device).draw(row[None].copy(), [how], 0, mask_RW)[0] == reference(row, how, allowed_V[:1030])

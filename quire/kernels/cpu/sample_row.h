@@ -268,7 +268,7 @@ inline int64_t collect_best(const Row& row, float peak, int64_t k) {
     const bool few = 4 * k <= 3 * row.num_blocks;  // else the k-th largest peak bounds little, or there is none
     const float least = few ? value_of(find_cut(row.peaks, nullptr, row.num_blocks, uint64_t(k), row.bins).key) : bisect(row, peak, k);
     const int64_t n = collect(row, least);
-    return n == k ? n : keep(row, find_cut(row.values, nullptr, n, uint64_t(k), row.bins), n);
+    return n <= k ? n : keep(row, find_cut(row.values, nullptr, n, uint64_t(k), row.bins), n);  // a mask may leave fewer than k
 }
 
 // Weights of n candidates; those below `least` become 0. Their sum.
