@@ -33,7 +33,7 @@ import numpy as np
 import tokenizers
 
 WIDTH, NUM_HEADS, HEAD_DIM, INNER = 64, 2, 32, 64
-WAIT_S = 120
+WAIT_S = 600
 
 
 def write_model(folder: Path, vocab_size: int, context: int) -> None:
