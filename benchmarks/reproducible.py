@@ -63,7 +63,7 @@ def server(args: argparse.Namespace, *options: str) -> Iterator[str]:
 
 
 def url_of(process: subprocess.Popen[bytes], said: Any) -> str:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 1800
     while process.poll() is None and time.monotonic() < end:
         said.seek(0)
         if found := re.search(r"serving .* at (\S+)/v1", said.read()):
@@ -83,7 +83,7 @@ class Company(threading.Thread):
         self.num_asked = self.num_left = 0
 
     def run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=300) as client:
+        with httpx.Client(base_url=self._url, timeout=1800) as client:
             while not self.over.wait(self._rng.random() * 0.05):
                 self.num_asked += 1
                 self._ask(client)
@@ -144,7 +144,7 @@ def cell(
     asked = left = 0
     for half in range(2):
         count = args.runs // 2 + (args.runs % 2 if half else 0)
-        with server(args, *options) as url, httpx.Client(base_url=url, timeout=300) as client:
+        with server(args, *options) as url, httpx.Client(base_url=url, timeout=1800) as client:
             company = [Company(url, 100 * half + number, body) for number in range(LOAD)]
             answers.append(ask(client, body, streamed=False))  # alone
             for each in company:
@@ -155,7 +155,7 @@ def cell(
             for each in company:
                 each.over.set()
             for each in company:
-                each.join(60)
+                each.join(600)
             asked, left = asked + sum(c.num_asked for c in company), left + sum(c.num_left for c in company)
     return answers, prints, f"{asked} others, {left} left early"
 

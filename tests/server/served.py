@@ -22,6 +22,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import quire
+from quire.cli.folder_receipt import folder_receipt
 from quire.engine.build import Keep, build_engine, build_scheduler
 from quire.engine.engine import Engine
 from quire.engine.grammars import Told
@@ -29,9 +30,11 @@ from quire.engine.local import in_thread
 from quire.hardware import Hardware
 from quire.model_spec import read_model_spec
 from quire.plan import Contract, plan
+from quire.receipt import NO_RECEIPT
 from quire.request import Constraint
 from quire.runner.fake import FakeRunner
 from quire.server.app import create_app
+from quire.server.request_log import RequestLog
 from quire.server.serve import uvicorn_config
 from quire.server.service import Service
 from quire.server.speech import Spoken
@@ -131,6 +134,7 @@ class Served:
         engine: EngineSettings | None = None,
         template: ChatTemplate = TEMPLATE,
         keep: Keep | None = None,
+        log: RequestLog | None = None,
         **settings: Any,
     ) -> None:
         self.loop = asyncio.new_event_loop()
@@ -155,6 +159,9 @@ class Served:
             settings=given,
             keys=None if given.api_keys is None else KeyRing(Path(given.api_keys)),
             names=("bundled", "org/other-name"),
+            folder=str(BUNDLED),
+            own=folder_receipt(BUNDLED) | built.receipt if built else NO_RECEIPT,
+            log=log,
             version="0.0.0",
             seed=lambda: next(seeds),
             wall=lambda: 1_700_000_000.5,
@@ -211,6 +218,8 @@ class Served:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(TIMEOUT_S)
         self.service.threads.shutdown()
+        if self.service.log is not None:
+            self.service.log.close()
         if self.engine.grammars is not None:
             self.engine.grammars.close()
         self.loop.close()
@@ -226,9 +235,13 @@ def wait_until(condition: Callable[[], Any]) -> None:
 
 @contextmanager
 def served(
-    choose: Any = None, engine: EngineSettings | None = None, keep: Keep | None = None, **settings: Any
+    choose: Any = None,
+    engine: EngineSettings | None = None,
+    keep: Keep | None = None,
+    log: RequestLog | None = None,
+    **settings: Any,
 ) -> Iterator[Served]:
-    server = Served(choose, engine, keep=keep, **settings)
+    server = Served(choose, engine, keep=keep, log=log, **settings)
     try:
         yield server
     finally:
