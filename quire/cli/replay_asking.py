@@ -136,6 +136,8 @@ class OverHttp:
     def _ask(self, logged: LoggedRequest) -> Again:
         if logged.request.constraint is not None:
             return "a constrained answer; its grammar cannot be sent. Replay it without --url"
+        if logged.request.beams is not None:
+            return "a beam search. Replay it without --url"
         try:
             told = self._call("POST", "/v1/completions", body_of(logged))
         except StartError as problem:
