@@ -120,8 +120,17 @@ def asking_logprobs(request: Request) -> Request:
 def anonymous(request: Request) -> Request:
     """The request without what it does not depend on: who asked, and how soon it was to be served."""
     constraint = None if request.constraint is None else replace(request.constraint, owner="")
-    nobody = {"cache_salt": "", "tenant": "", "weight": 1.0, "priority": 0, "flex": False, "deadline_s": None}
-    return replace(request, **nobody, leads=True, constraint=constraint)
+    return replace(
+        request,
+        cache_salt="",
+        tenant="",
+        weight=1.0,
+        priority=0,
+        flex=False,
+        deadline_s=None,
+        leads=True,
+        constraint=constraint,
+    )
 
 
 def options_of(plan: Plan) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ser
         server.complete(echo=True, logprobs=0, max_tokens=3, stream=True)
         server.chat(max_tokens=30, temperature=0, repetition_penalty=1.2, logit_bias={"40": 1.5}, min_tokens=3)
         server.chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}})
+        server.complete(prompt="Once there", use_beam_search=True, n=2, best_of=3, max_tokens=8)
+        server.complete(n=1, best_of=3, max_tokens=8, temperature=1.0)
         server.service.log._thread.submit(lambda: None).result()  # everything before it has been written
         yield Path(shutil.copy(path, path.with_name("as-it-was.jsonl"))), server
 
@@ -57,7 +59,7 @@ def change(source: Path, target: Path, edit: Callable[[dict[str, Any]], None]) -
 def test_the_same_engine_gives_the_same_bits(logged: tuple[Path, Served]) -> None:
     code, told, _ = run(logged[0])
     assert code == 0, told
-    assert told.splitlines()[-1] == "8 identical"
+    assert told.splitlines()[-1] == "13 identical"
     assert "identical  one prompt 0 sample 0: 20 tokens" in told
 
 
@@ -76,9 +78,9 @@ def test_a_server_is_asked_over_http(logged: tuple[Path, Served]) -> None:
     path, server = logged
     code, told, _ = run(path, "--url", server.url)
     assert code == 1
-    assert told.splitlines()[-1] == "7 identical, 1 failed"
-    assert "FAILED" in told.splitlines()[-2]
-    assert "a constrained answer" in told.splitlines()[-2]
+    assert told.splitlines()[-1] == "10 identical, 3 failed"
+    assert "a constrained answer" in told
+    assert "a beam search" in told
     assert run(path, "--id", "one", "--url", f"{server.url}/v1/")[0] == 0
     code, _, said = run(path, "--url", "http://127.0.0.1:1")
     assert code != 0
