@@ -10,13 +10,23 @@ from typing import TYPE_CHECKING, Any
 from quire.beams import BeamSearchParams
 from quire.errors import QuireError
 from quire.form import StructuredOutputsParams
-from quire.request import SamplingParams
+from quire.sampling_params import RepetitionDetectionParams, SamplingParams
 
 if TYPE_CHECKING:
     from quire.llm import LLM
+    from quire.sampling.processors import LogitsProcessor
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "BeamSearchParams", "QuireError", "SamplingParams", "StructuredOutputsParams", "__version__"]
+__all__ = [
+    "BeamSearchParams",
+    "LLM",
+    "LogitsProcessor",
+    "QuireError",
+    "RepetitionDetectionParams",
+    "SamplingParams",
+    "StructuredOutputsParams",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +34,8 @@ def __getattr__(name: str) -> Any:
         from quire.llm import LLM
 
         return LLM
+    if name == "LogitsProcessor":
+        from quire.sampling.processors import LogitsProcessor
+
+        return LogitsProcessor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

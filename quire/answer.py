@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from quire.outputs import CompletionOutput, Logprob, Logprobs, PromptLogprobs, RequestOutput
 from quire.request import Finish, Request
-from quire.step import Delta, TokenLogprob
+from quire.step import Delta, TokenLogprob, failure
 from quire.text.sample_text import SampleText
 from quire.text.tokenizer import Tokenizer
 
@@ -46,13 +46,17 @@ class Answer:
             return ""  # it ended at a stop string; the engine had gone a step further
         self.output.num_cached_tokens = max(self.output.num_cached_tokens, delta.num_cached)
         before = text.num_tokens
-        shown = text.push(delta.tokens, ended=delta.finish is not None, hidden=int(delta.stop_token is not None))
+        shown = text.push(delta.tokens, ended=delta.finish is not None, hidden=int(self._hides(delta)))
         counted = text.num_tokens - before
         sample.text += shown
         sample.token_ids += delta.tokens[:counted]
         self._add_logprobs(sample, delta.logprobs[:counted])
         self._end(sample, text, delta)
         return shown
+
+    def _hides(self, delta: Delta) -> bool:
+        """The token that ended a sample is not shown, unless stops are asked for."""
+        return delta.stop_token is not None and not self.request.params.include_stop_str_in_output
 
     def _add_logprobs(self, sample: CompletionOutput, entries: tuple[TokenLogprob, ...]) -> None:
         if self.request.params.logprobs is not None:
@@ -64,6 +68,7 @@ class Answer:
             sample.finish_reason, sample.stop_reason = Finish.STOP.value, text.stopped
         elif delta.finish is not None:
             sample.finish_reason = delta.finish.value
+            sample.error = failure(delta.error) if delta.finish is Finish.ERROR else None
             if delta.stop_token is not None and delta.stop_token not in self.request.eos_ids:
                 sample.stop_reason = delta.stop_token
 

@@ -18,7 +18,8 @@ MAX_LENGTH_PENALTY = 100.0
 TAKEN = frozenset(
     {
         *("n", "seed", "max_tokens", "min_tokens", "ignore_eos", "stop_token_ids", "logprobs", "prompt_logprobs"),
-        *("skip_special_tokens", "include_stop_str_in_output"),
+        *("skip_special_tokens", "include_stop_str_in_output", "truncate_prompt_tokens"),
+        "spaces_between_special_tokens",
     }
 )
 HARMLESS: dict[str, tuple[object, ...]] = {"temperature": (0.0, 1.0), "top_k": (0, -1)}

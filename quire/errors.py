@@ -8,6 +8,7 @@
     │   ├─ ModelNotFound            404
     │   ├─ RouteNotFound            404
     │   ├─ MethodNotAllowed         405
+    │   ├─ NothingAllowed           what was asked for together leaves no token to go on with
     │   ├─ BodyTooLarge             413
     │   └─ Unauthorized             401
     ├─ StartError                   the operator can mend it: exit code 2, no half-started server
@@ -112,6 +113,12 @@ class MethodNotAllowed(RequestError):
 
     status = 405
     default_code = "method_not_allowed"
+
+
+class NothingAllowed(RequestError):
+    """Bans, bad words, allowed ids and the form of an answer, each possible alone, leave no token to go on with."""
+
+    default_code = "nothing_allowed"
 
 
 class BodyTooLarge(RequestError):

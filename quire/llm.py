@@ -25,8 +25,10 @@ from quire.model_spec import read_generation_defaults, read_model_spec
 from quire.outputs import BeamSearchOutput, BeamSearchSequence, CompletionOutput, RequestOutput
 from quire.plan import plan
 from quire.request import Constraint, Request, SamplingParams, check_constrained
+from quire.sampling_params import check_spaces, truncated
 from quire.settings import EngineSettings
 from quire.structured.source import grammar_of
+from quire.text.bad_words import bad_sequences
 from quire.text.template import ChatTemplate
 from quire.text.tokenizer import Tokenizer
 
@@ -187,7 +189,9 @@ class LLM:
         return params
 
     def _open(self, prompt: Prompt, params: SamplingParams, beams: Beams | None = None) -> Answer:
+        check_spaces(params, self.tokenizer.puts_spaces)
         text, ids = self._ids(prompt)
+        ids = truncated(ids, params, self.plan.max_model_len, params.max_tokens or 1)
         room = self.plan.max_model_len - len(ids)
         if room < 1:
             raise ContextLengthExceeded(
@@ -203,8 +207,9 @@ class LLM:
             structured_outputs=None,
         )
         constraint = self._constraint(params)
+        bad = bad_sequences(self.tokenizer, params.bad_words or ())
         name = str(next(self._numbers))
-        request = Request(name, ids, whole, self.spec.eos_ids, constraint=constraint, beams=beams)
+        request = Request(name, ids, whole, self.spec.eos_ids, constraint=constraint, beams=beams, bad_sequences=bad)
         self.engine.add(request, time.monotonic())
         return Answer(request, text, self.tokenizer)
 

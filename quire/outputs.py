@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import overload
 
+from quire.errors import QuireError
+
 
 @dataclass(frozen=True, slots=True)
 class Logprob:
@@ -81,7 +83,8 @@ class PromptLogprobs(Sequence[Logprobs | None]):
 class CompletionOutput:
     """One sample. `token_ids` include the id that ended it; `text` does not show it.
 
-    `finish_reason` is stop, length, abort or error; `stop_reason` is the stop string or stop id, None at end of text.
+    `finish_reason` is stop, length, repetition, abort or error; `stop_reason` is the stop string or stop id, None at
+    end of text. `error` says what went wrong, where it did: other samples and prompts are not touched by it.
     """
 
     index: int
@@ -91,6 +94,7 @@ class CompletionOutput:
     logprobs: list[Logprobs] | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
+    error: QuireError | None = None
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ class Finish(str, Enum):
     LENGTH = "length"  # max_tokens, or the model's context
     ABORT = "abort"  # the client went away
     ERROR = "error"  # its computation went wrong
+    REPETITION = "repetition"  # it only repeated itself, and `repetition_detection` was asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Request:
     `deadline_s` on the engine's steady clock. A job of several requests `leads` with one, whose promise holds for all.
     A `constraint` decides which tokens may be drawn; `params.structured_outputs`, of which it was made, is None here.
     With `beams` nothing is drawn: the answers are the `params.n` best sequences of a search.
+    No token of an answer completes one of `bad_sequences`, of which there is at least one for each of the params' bad
+    words.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Request:
     leads: bool = True
     constraint: Constraint | None = None
     beams: Beams | None = None
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -86,8 +90,34 @@ class Request:
             check_constrained(self.params)
         if self.beams is not None:
             self._check_search(self.beams)
+        self._check_allowed()
         check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
+
+    def _check_allowed(self) -> None:
+        """Refuse an answer that could not begin, and one that could not end where its form ends."""
+        allowed = self.params.allowed_token_ids
+        if allowed is None and not self.bad_sequences:
+            return
+        never = {tokens[0] for tokens in self.bad_sequences if len(tokens) == 1}
+        what = "bad_words" if allowed is None else "allowed_token_ids"
+        if self.constraint is not None and self.eos_ids:
+            ends = set(self.eos_ids) - never
+            if not (ends if allowed is None else ends.intersection(allowed)):
+                raise RequestError(
+                    f"{what} leaves no end of text, with which structured outputs end",
+                    hint=f"Allow one of {', '.join(map(str, self.eos_ids))}.",
+                    param=what,
+                )
+        if allowed is None:
+            return
+        if self.params.min_tokens:
+            never.update(self.params.stop_token_ids or (), () if self.params.ignore_eos else self.eos_ids)
+        if never.issuperset(allowed):
+            raise RequestError(
+                "allowed_token_ids, without those that bad_words or min_tokens forbid, leaves no token",
+                param="allowed_token_ids",
+            )
 
     @property
     def num_rows(self) -> int:

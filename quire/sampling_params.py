@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
+from typing import Any
 
 from quire.errors import RequestError
 from quire.form import StructuredOutputsParams
@@ -19,6 +20,31 @@ MAX_STOPS = 16
 MAX_STOP_CHARACTERS = 1024
 MAX_LOGIT_BIAS = 1024
 MAX_SEED = 2**63 - 1
+MAX_BAD_WORDS = 1024
+MAX_BAD_WORD_CHARACTERS = 256
+MAX_ALLOWED_TOKEN_IDS = 2**18
+MAX_LOGITS_PROCESSORS = 16
+MAX_PATTERN_SIZE = 1024
+MAX_PATTERN_COUNT = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionDetectionParams:
+    """When an answer is ended because it only repeats itself; field names and meanings are vLLM's.
+
+    It ends, with the finish reason `repetition`, as soon as its last tokens are one pattern of `min_pattern_size` (0
+    counts as 1) to `max_pattern_size` tokens, `min_count` times in a row, at least twice. `max_pattern_size` 0: never.
+    """
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("repetition_detection.max_pattern_size", self.max_pattern_size, 0, MAX_PATTERN_SIZE)
+        check_integer("repetition_detection.min_pattern_size", self.min_pattern_size, 0, self.max_pattern_size)
+        least = 2 if self.max_pattern_size else 0
+        check_integer("repetition_detection.min_count", self.min_count, least, MAX_PATTERN_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +52,9 @@ class SamplingParams:
     """How to choose tokens; field names and meanings are vLLM's.
 
     A value out of range raises `RequestError` with `param` set. `seed=None` means that the edge gives one;
-    `max_tokens=None` means up to the model's context.
+    `max_tokens=None` means up to the model's context. No token of an answer completes the tokens of a bad word, and
+    none is outside `allowed_token_ids`. `logits_processors` (`quire.LogitsProcessor`) work where the model runs in the
+    caller's process. `truncate_prompt_tokens` keeps a prompt's last tokens; -1: as many as leave room for the answer.
     """
 
     n: int = 1
@@ -49,6 +77,12 @@ class SamplingParams:
     prompt_logprobs: int | None = None
     skip_special_tokens: bool = True
     structured_outputs: StructuredOutputsParams | None = None
+    bad_words: SequenceOf[str] | None = None
+    allowed_token_ids: SequenceOf[int] | None = None
+    repetition_detection: RepetitionDetectionParams | None = None
+    logits_processors: SequenceOf[Any] | None = None
+    truncate_prompt_tokens: int | None = None
+    spaces_between_special_tokens: bool = True
 
     def __post_init__(self) -> None:
         check_integer("n", self.n, 1, MAX_N)
@@ -64,6 +98,16 @@ class SamplingParams:
         check_integer("min_tokens", self.min_tokens, 0, 2**31 - 1)
         check_optional_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         check_optional_integer("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
+        check_optional_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1)
+        self._check_together()
+        object.__setattr__(self, "stop", _stops(self.stop))
+        object.__setattr__(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+        object.__setattr__(self, "bad_words", _bad_words(self.bad_words))
+        object.__setattr__(self, "allowed_token_ids", _allowed(self.allowed_token_ids))
+        object.__setattr__(self, "logits_processors", _processors(self.logits_processors))
+
+    def _check_together(self) -> None:
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(
                 "min_tokens is larger than max_tokens",
@@ -71,9 +115,13 @@ class SamplingParams:
                 allowed=f"0 to {self.max_tokens}",
                 param="min_tokens",
             )
-        object.__setattr__(self, "stop", _stops(self.stop))
-        object.__setattr__(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
-        object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
+        if self.truncate_prompt_tokens == 0:
+            raise RequestError(
+                "truncate_prompt_tokens leaves nothing of the prompt",
+                got=0,
+                allowed="-1, or 1 and more",
+                param="truncate_prompt_tokens",
+            )
 
     @property
     def greedy(self) -> bool:
@@ -85,23 +133,47 @@ class SamplingParams:
         """The stop strings as a tuple, whatever shape they were given in."""
         return tuple(self.stop or ())
 
+    @property
+    def repetition(self) -> RepetitionDetectionParams | None:
+        """What ends a repeating answer; None where nothing does."""
+        asked = self.repetition_detection
+        return asked if asked is not None and asked.max_pattern_size else None
 
-def check_constrained(params: SamplingParams) -> None:
-    """Refuse what would keep a constrained answer from ending where its grammar ends."""
+
+def check_constrained(params: SamplingParams, form: str = "structured_outputs") -> None:
+    """Refuse what would keep an answer, whose form the field `form` asks for, from ending where its grammar ends."""
     if params.ignore_eos:
         raise RequestError(
-            "ignore_eos contradicts structured outputs: they end where their form ends",
+            f"ignore_eos contradicts {form}: such an answer ends where its form ends",
             allowed="false",
             param="ignore_eos",
         )
     if params.min_tokens:
         raise RequestError(
-            "min_tokens contradicts structured outputs: they end where their form ends",
+            f"min_tokens contradicts {form}: such an answer ends where its form ends",
             got=params.min_tokens,
             allowed="0",
             hint="Ask for the length in the schema (minLength, minItems).",
             param="min_tokens",
         )
+
+
+def check_spaces(params: SamplingParams, puts_spaces: bool) -> None:
+    """Refuse special tokens without spaces between them, where they are shown and the vocabulary puts some."""
+    if puts_spaces and not params.spaces_between_special_tokens and not params.skip_special_tokens:
+        raise RequestError(
+            "this model's vocabulary puts spaces between all tokens, special ones too",
+            allowed="true, or skip_special_tokens=true",
+            param="spaces_between_special_tokens",
+        )
+
+
+def truncated(prompt: tuple[int, ...], params: SamplingParams, max_model_len: int, room: int) -> tuple[int, ...]:
+    """What `truncate_prompt_tokens` leaves of `prompt`; -1 leaves all but `room` tokens of the model's context."""
+    asked = params.truncate_prompt_tokens
+    if asked is None:
+        return prompt
+    return prompt[-(max(max_model_len - room, 1) if asked == -1 else asked) :]
 
 
 def check_number(name: str, value: object, low: float, high: float, open_low: bool = False) -> None:
@@ -143,9 +215,51 @@ def _stops(stop: SequenceOf[str] | str | None) -> tuple[str, ...]:
 
 
 def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:
-    for token in ids or ():
-        check_integer(name, token, 0, 2**31 - 1)
-    return tuple(ids or ())
+    whole = tuple(ids or ())
+    if whole and not (set(map(type, whole)) == {int} and min(whole) >= 0 and max(whole) < 2**31):
+        for token in whole:  # one of them is wrong; looking at each alone takes time
+            check_integer(name, token, 0, 2**31 - 1)
+    return whole
+
+
+def _bad_words(words: SequenceOf[str] | None) -> tuple[str, ...]:
+    whole = (words,) if isinstance(words, str) else tuple(words or ())
+    if len(whole) > MAX_BAD_WORDS:
+        raise RequestError("too many bad words", got=len(whole), allowed=f"at most {MAX_BAD_WORDS}", param="bad_words")
+    for word in whole:
+        if not isinstance(word, str) or not 1 <= len(word) <= MAX_BAD_WORD_CHARACTERS:
+            raise RequestError(
+                "a bad word is empty, too long or not text",
+                got=word,
+                allowed=f"1 to {MAX_BAD_WORD_CHARACTERS} characters",
+                param="bad_words",
+            )
+    return whole
+
+
+def _allowed(ids: SequenceOf[int] | None) -> tuple[int, ...] | None:
+    if ids is None:
+        return None
+    if not 1 <= len(ids) <= MAX_ALLOWED_TOKEN_IDS:
+        raise RequestError(
+            "allowed_token_ids is empty or too long",
+            got=len(ids),
+            allowed=f"1 to {MAX_ALLOWED_TOKEN_IDS} ids",
+            param="allowed_token_ids",
+        )
+    return _ids("allowed_token_ids", ids)
+
+
+def _processors(processors: SequenceOf[Any] | None) -> tuple[Any, ...]:
+    whole = tuple(processors or ())
+    if len(whole) > MAX_LOGITS_PROCESSORS or not all(map(callable, whole)):
+        raise RequestError(
+            "logits_processors are too many, or not all callable",
+            got=processors,
+            allowed=f"at most {MAX_LOGITS_PROCESSORS} of quire.LogitsProcessor",
+            param="logits_processors",
+        )
+    return whole
 
 
 def _bias(bias: Mapping[int, float] | None) -> dict[int, float] | None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
+from quire.errors import GenerationFailed, NothingAllowed, QuireError
 from quire.request import Constraint, Finish, SamplingParams
 
 LEAST_LOGPROB = -9999.0  # OpenAI's "very unlikely": told where the model says less, minus infinity above all
+NOTHING_ALLOWED = "no token may be drawn: bans, bad words, allowed ids and the form leave none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,8 @@ class Draw:
     with n > 1 leaves its prompt. `history` is every token so far, prompt first (read-only). `banned_ids` may not be
     drawn yet (end of text before min_tokens). The drawn token takes position `len(history)`. Under a `constraint` only
     what it allows after `history[num_prompt:]` may be drawn. For a search the `num_candidates` likeliest tokens are
-    told, whatever else was asked for; the drawn one means nothing.
+    told, whatever else was asked for; the drawn one means nothing. No token may complete one
+    of `bad_sequences` in the answer; nor, of course, is any drawn that `params` do not allow.
     """
 
     params: SamplingParams
@@ -31,6 +34,12 @@ class Draw:
     banned_ids: tuple[int, ...] = ()
     constraint: Constraint | None = None
     num_candidates: int = 0
+    bad_sequences: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def is_restricted(self) -> bool:
+        """Whether bad words or an allow-list forbid tokens."""
+        return bool(self.bad_sequences) or self.params.allowed_token_ids is not None
 
     @property
     def position(self) -> int:
@@ -129,3 +138,10 @@ class Delta:
     finish: Finish | None = None
     stop_token: int | None = None
     error: str | None = None
+
+
+def failure(reason: str | None) -> QuireError:
+    """The `error` of a delta as an exception: the caller's to mend where what he forbids leaves nothing, else ours."""
+    if reason == NOTHING_ALLOWED:
+        return NothingAllowed(reason, hint="Allow more; where an answer has a form, allow the end of text too.")
+    return GenerationFailed("the computation of this request went wrong", got=reason)

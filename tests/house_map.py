@@ -81,7 +81,7 @@ ROOMS = {
         "llm server observe engine text sim ops measure tenancy front",
         "typer rich huggingface_hub uvicorn uvloop starlette httpx matplotlib",
     ),
-    "front": Room("llm cli"),
+    "front": Room("llm cli sampling"),
 }
 
 # Rooms whose results may depend on nothing but their arguments: no clock, no chance, no machine.

@@ -24,7 +24,7 @@ from quire.observe.metrics import Metrics
 from quire.request import MAX_DEADLINE_MS
 from quire.server import schema
 from quire.server.app import ROUTES
-from quire.server.fields import INERT, Guard
+from quire.server.fields import INERT, PAIRS, Guard
 from quire.server.reply import SEED_HEADER
 from quire.server.terms import DEADLINE_HEADER
 from quire.settings import EngineSettings, ServerSettings
@@ -122,6 +122,9 @@ def api_page() -> str:
         if guards := schema.GUARDS.get(body):
             parts.append("Accepted only with a value that asks for nothing:\n")
             parts.append(_table(("field", "accepted", "otherwise"), list(_guard_rows(guards, set(body.model_fields)))))
+    parts.append("## Fields that are refused together\n")
+    parts.append("Each alone is fine. Every other two are answered as both want.\n")
+    parts.append(_table(("field", "and", "because"), list(_pair_rows())))
     parts.append("## Fields that are accepted and change nothing\n")
     parts.append(", ".join(f"`{name}`" for name in sorted(INERT)) + "\n")
     return "\n".join(parts)
@@ -148,6 +151,15 @@ def _guard_rows(guards: Mapping[str, Guard], known: set[str]) -> Iterator[tuple[
         if name not in known:
             harmless = ", ".join(_json(value) for value in guard.harmless)
             yield f"`{name}`", harmless or "only null", guard.hint or ""
+
+
+def _pair_rows() -> Iterator[tuple[str, str, str]]:
+    """What one field cannot stand beside, and why."""
+    partners: dict[tuple[str, str], list[str]] = {}
+    for pair in PAIRS:
+        partners.setdefault((pair.fields[0], pair.why), []).append(pair.fields[1])
+    for (name, why), others in partners.items():
+        yield f"`{name}`", ", ".join(f"`{other}`" for other in others), why
 
 
 def layout_page() -> str:

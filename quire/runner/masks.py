@@ -105,5 +105,8 @@ class Masks:
 
 def _may_jump(draw: Draw) -> bool:
     """Whether tokens may come without being drawn: no sample shares the row, nobody asks what the model thought of
-    them, and none of them ends the answer."""
-    return len(draw.indices) == 1 and draw.params.logprobs is None and not draw.params.stop_token_ids
+    them, none of them ends the answer, and nothing but the form forbids any."""
+    params = draw.params
+    if len(draw.indices) > 1 or params.logprobs is not None or params.stop_token_ids:
+        return False
+    return not (draw.is_restricted or params.logits_processors or params.repetition_detection)

@@ -11,6 +11,7 @@ import numpy as np
 
 from quire.ops.sample import LEAST_REPETITION, ROW, TokenCounts
 from quire.request import SamplingParams
+from quire.sampling.restrictions import Restriction, make_restriction
 from quire.step import Draw
 
 _SEED_BITS = 2**64 - 1
@@ -19,12 +20,14 @@ _LEAST_TEMPERATURE = 1e-38  # its inverse is still a float32; every logit but th
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What stays the same as long as one sequence draws: its parameters, its biases, the counts of its tokens."""
+    """What stays the same as long as one sequence draws: its parameters, its biases, what it may never be, and the
+    counts of its tokens."""
 
     draw: Draw
     params: bytes
     bias: tuple[tuple[int, float], ...]
     counts: TokenCounts | None
+    restriction: Restriction | None = None
 
 
 def make_record(draw: Draw, vocab_size: int) -> Record:
@@ -34,7 +37,8 @@ def make_record(draw: Draw, vocab_size: int) -> Record:
     bias = tuple((token, value) for token, value in pairs if 0 <= token < vocab_size)
     penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
     counts = TokenCounts(draw.num_prompt) if penalised else None
-    return Record(draw, _params_bytes(draw, len(bias)), bias, counts)
+    restriction = make_restriction(draw, vocab_size)
+    return Record(draw, _params_bytes(draw, len(bias), restriction is not None), bias, counts, restriction)
 
 
 def inverse_temperature(params: SamplingParams) -> float:
@@ -44,7 +48,7 @@ def inverse_temperature(params: SamplingParams) -> float:
     return 1.0 / max(params.temperature, _LEAST_TEMPERATURE)
 
 
-def _params_bytes(draw: Draw, num_bias: int) -> bytes:
+def _params_bytes(draw: Draw, num_bias: int, restricted: bool) -> bytes:
     """One record of `ROW`; its first draw and first bias depend on its company and are set there."""
     params, num_top = draw.params, draw.num_top
     row = (
@@ -59,7 +63,7 @@ def _params_bytes(draw: Draw, num_bias: int) -> bytes:
         max(params.top_k, 0),
         -1 if num_top is None else num_top,
         -1,
-        int(draw.constraint is not None),
+        int(restricted or draw.constraint is not None),
         0,
         len(draw.indices),
         0,

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
+from quire import step
 from quire.ops.device import Device
 from quire.ops.sample import NOT_FINITE, NOTHING_ALLOWED, ROW, Drawn, Rows, TokenCounts, make_drawn, sample
+from quire.sampling.processors import process
 from quire.sampling.record import Record, make_record
+from quire.sampling.restrictions import RestrictedRows
 from quire.step import LEAST_LOGPROB, Draw, TokenLogprob, WorkResult
 
 ERRORS = {
     NOT_FINITE: "the model's logits are not finite",
-    NOTHING_ALLOWED: "no token may be drawn: all are banned",
+    NOTHING_ALLOWED: step.NOTHING_ALLOWED,
 }
 
 
@@ -36,6 +39,8 @@ class Batch:
     counts_R: list[TokenCounts | None] | None
     drawn: Drawn
     plain: bool  # one draw a row, and no log probabilities
+    restricted: RestrictedRows | None  # where any row is
+    processed: list[int]  # rows that have logits processors
 
 
 class Sampler:
@@ -60,10 +65,18 @@ class Sampler:
 
         A step that draws from many rows gives them in slices, `place` 0, 1, ...; `finish(num_places)` ends it. A row
         that holds NaN or +inf, or of which bans and mask leave nothing, gives a result with `error` and no token.
-        `mask_RW` (int32) counts for the rows whose draws have a constraint.
+        `mask_RW` (int32) counts for the rows whose draws have a constraint. A row whose logits processor fails gives a
+        result with `error` too.
         """
         batch = self._batch(draws, logits_RV.shape[1], place)
-        batch.positions_R[:] = [len(draw.history) for draw in draws]
+        if batch.restricted is not None:
+            mask_RW = batch.restricted.mask(mask_RW)
+        if batch.processed:
+            return self._draw_processed(logits_RV, batch, mask_RW)
+        return self._draw_batch(logits_RV, batch, mask_RW)
+
+    def _draw_batch(self, logits_RV: np.ndarray, batch: Batch, mask_RW: np.ndarray | None) -> list[WorkResult]:
+        batch.positions_R[:] = [len(record.draw.history) for record in batch.records]
         if batch.counts_R is not None:
             for record in batch.records:
                 if record.counts is not None:
@@ -72,6 +85,26 @@ class Sampler:
         if batch.plain and not failed:
             return [WorkResult((token,)) for token in batch.drawn.tokens_D.tolist()]
         return list(_results(batch, logits_RV.shape[1]))
+
+    def _draw_processed(self, logits_RV: np.ndarray, batch: Batch, mask_RW: np.ndarray | None) -> list[WorkResult]:
+        """The same, after the rows that have processors went through them; what the model thought stays as it was."""
+        raw, failures = {}, {}
+        for row in batch.processed:
+            if not np.isfinite(logits_RV[row].max()):  # NaN counts as largest; the draw says so
+                continue
+            raw[row] = logits_RV[row].copy()
+            logits_RV[row], failures[row] = process(raw[row], batch.records[row].draw)
+        results = self._draw_batch(logits_RV, batch, mask_RW)
+        for row, row_V in raw.items():
+            logits_RV[row] = row_V
+            problem, result = failures[row], results[row]
+            if problem is not None:
+                results[row] = WorkResult(error=problem)
+            elif result.logprobs:
+                num_top = batch.records[row].draw.num_top or 0
+                thought = told(self._device, np.repeat(row_V[None], len(result.tokens), axis=0), result.tokens, num_top)
+                results[row] = WorkResult(result.tokens, tuple(thought or ()))
+        return results
 
     def finish(self, num_places: int) -> None:
         """Forget slices beyond those that the step had."""
@@ -109,6 +142,7 @@ def _make_batch(ids: list[int], records: list[Record]) -> Batch:
     indices_D = np.array([index for record in records for index in record.draw.indices], np.int32)
     counts = [record.counts for record in records]
     num_top = max(params_R["num_top"].tolist(), default=-1)
+    draws, restrictions = [record.draw for record in records], [record.restriction for record in records]
     return Batch(
         ids,
         records,
@@ -117,6 +151,8 @@ def _make_batch(ids: list[int], records: list[Record]) -> Batch:
         counts if any(counts_of is not None for counts_of in counts) else None,
         make_drawn(len(records), len(indices_D), max(num_top, 0)),
         plain=num_top < 0 and all(len(record.draw.indices) == 1 for record in records),
+        restricted=RestrictedRows(draws, restrictions) if any(restrictions) else None,
+        processed=[row for row, draw in enumerate(draws) if draw.params.logits_processors],
     )
 
 

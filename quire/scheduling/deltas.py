@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quire.errors import InternalError
 from quire.request import Finish
+from quire.scheduling.repetition import is_repeating
 from quire.scheduling.seat import Seat
 from quire.step import Delta, TokenLogprob, Work, WorkResult
 
@@ -35,7 +36,7 @@ def drawn(seat: Seat, outcome: WorkResult, number: int, told: tuple[TokenLogprob
 def spoken(seat: Seat, outcome: WorkResult, number: int = 0, told: tuple[TokenLogprob, ...] = ()) -> Delta:
     """Draw `number` of `outcome`, which `seat` holds already, and the end if it is one."""
     token = outcome.tokens[number]
-    finish = seat.finish_after(token)
+    finish = seat.finish_after(token) or _repetition(seat)
     return Delta(
         seat.request.id,
         seat.index,
@@ -46,6 +47,14 @@ def spoken(seat: Seat, outcome: WorkResult, number: int = 0, told: tuple[TokenLo
         finish,
         token if finish is Finish.STOP else None,
     )
+
+
+def _repetition(seat: Seat) -> Finish | None:
+    """The end of an answer that only repeats itself, where that was asked for."""
+    params = seat.request.params
+    if params.repetition is None or seat.num_output < params.min_tokens:
+        return None
+    return Finish.REPETITION if is_repeating(seat.tokens, seat.num_prompt, params.repetition) else None
 
 
 def told_only(seat: Seat, told: tuple[TokenLogprob, ...]) -> Delta:

@@ -117,6 +117,7 @@ class Seat(Sequence):
             and self.num_owed == 1
             and not self.owes_prompt_logprobs
             and not self.num_candidates
+            and params.repetition_detection is None  # it looks at every token
         )
 
     def sibling(self, seq_id: int, index: int) -> Seat:
@@ -134,7 +135,8 @@ class Seat(Sequence):
         draw = self.draw
         if draw is None or draw.indices != self.indices or draw.banned_ids != banned:
             request, num = self.request, self.num_candidates
-            draw = Draw(request.params, self.indices, self.tokens, self.num_prompt, banned, request.constraint, num)
+            form, bad = request.constraint, request.bad_sequences
+            draw = Draw(request.params, self.indices, self.tokens, self.num_prompt, banned, form, num, bad)
             self.draw = draw
         return draw
 

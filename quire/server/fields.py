@@ -13,6 +13,7 @@ Knows: OpenAI's and vLLM's field names and defaults. Does not know: types of imp
 from __future__ import annotations
 
 import difflib
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Guard:
 INERT = frozenset(
     {
         "metadata", "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
-        "prediction", "request_id",
+        "prediction", "request_id", "session_id",
     }
 )  # fmt: skip
 
@@ -45,11 +46,22 @@ TEMPLATES = "Templates come from the model's folder or --chat-template, never fr
 SHARED: Mapping[str, Guard] = {
     "store": Guard((False,), "Answers are not kept."),
     "guided_decoding_backend": Guard(("auto", "guidance"), "There is one backend."),
-    "logits_processors": Guard(([],), "Use logit_bias."),
-    "bad_words": Guard(([],), "Use logit_bias."),
-    "allowed_token_ids": Guard((), "Use logit_bias."),
-    "truncate_prompt_tokens": Guard((), "Shorten the prompt before it is sent."),
-    "spaces_between_special_tokens": Guard((True,)),
+    "logits_processors": Guard(([],), "They are for quire.LLM. Use logit_bias, bad_words or allowed_token_ids."),
+    "logprob_token_ids": Guard(([],), "Use logprobs, which tell the likeliest tokens."),
+    "flat_logprobs": Guard((False,)),
+    "detokenize": Guard((True,), "Use return_token_ids, and leave the text."),
+    "watermarking": Guard((False,), "Answers are not marked."),
+    "truncation_side": Guard(("left",), "truncate_prompt_tokens keeps a prompt's last tokens."),
+    "skip_reading_prefix_cache": Guard((False,), "Use a cache_salt of your own."),
+    "stream_interval": Guard((1,), "Tokens are sent as they come."),
+    "return_token_offsets": Guard((False,), "Use logprobs: completions tell text_offset."),
+    "return_prompt_text": Guard((False,), "Use the render route of this one, or echo of /v1/completions."),
+    "extra_args": Guard(({},)),
+    "routed_experts_prompt_start": Guard((0,)),
+    "ec_transfer_params": Guard(({},)),
+    "media_io_kwargs": Guard(({},), NO_MEDIA),
+    "mm_payload": Guard(("tensors",), NO_MEDIA),
+    "return_mm_kwargs": Guard((False,), NO_MEDIA),
     "mm_processor_kwargs": Guard(({},), NO_MEDIA),
     "kv_transfer_params": Guard(({},)),
     "vllm_xargs": Guard(({},)),
@@ -57,7 +69,7 @@ SHARED: Mapping[str, Guard] = {
 }
 CHAT: Mapping[str, Guard] = {
     **SHARED,
-    "best_of": Guard((1,), "Use n, or /v1/completions."),
+    "best_of": Guard((1,), "Use n, or /v1/completions, which has no tools."),
     "functions": Guard(([],), "Use tools."),
     "function_call": Guard(("none", "auto"), "Use tool_choice."),
     "modalities": Guard((["text"],), NO_MEDIA),
@@ -67,13 +79,16 @@ CHAT: Mapping[str, Guard] = {
     "chat_template": Guard((), TEMPLATES),
     "documents": Guard(([],), "Put documents into a message."),
     "add_special_tokens": Guard((False,), "The chat template writes the special tokens."),
-    "echo": Guard((False,), "Use /v1/completions."),
+    "echo": Guard((False,), "Use /v1/completions, which has no tools."),
     "suffix": Guard(("",)),
 }
 COMPLETIONS: Mapping[str, Guard] = {
     **SHARED,
     "suffix": Guard(("",), "Filling in the middle is not implemented."),
     "prompt_embeds": Guard((), NO_MEDIA),
+    "tools": Guard(([],), "Use /v1/chat/completions."),
+    "tool_choice": Guard(("none", "auto"), "Use /v1/chat/completions."),
+    "thinking_token_budget": Guard((), "Use /v1/chat/completions: only there is reasoning told apart."),
 }
 TOKENIZE: Mapping[str, Guard] = {
     "tools": Guard(([],), "Tools go with messages."),
@@ -86,6 +101,39 @@ MESSAGE: Mapping[str, Guard] = {
     "audio": Guard((), NO_MEDIA),
     "function_call": Guard((), "Use tool_calls."),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two fields that are refused together, each alone being fine."""
+
+    fields: tuple[str, str]
+    why: str
+
+
+ENDS = "An answer that has a form ends where its form ends."
+FORMS = ("response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+SEARCH = "use_beam_search"
+DRAWING = (
+    "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "bad_words",
+    "allowed_token_ids", "repetition_detection",
+)  # fmt: skip
+PAIRS: tuple[Pair, ...] = (
+    *[Pair(("min_tokens", form), ENDS) for form in (*FORMS, "tools")],
+    *[Pair(("ignore_eos", form), ENDS) for form in (*FORMS, "tools")],
+    *[Pair(two, "An answer has one form.") for two in itertools.combinations(FORMS, 2)],
+    Pair(("echo", "tools"), "They are of different routes."),
+    Pair(("best_of", "tools"), "They are of different routes."),
+    *[Pair((name, "stream"), "Which answers are best is known at their end.") for name in ("best_of", SEARCH)],
+    Pair((SEARCH, "x-quire-deadline-ms"), "All tokens of a search come at its end."),
+    *[
+        Pair((SEARCH, name), "A search takes the model's own log probabilities.")
+        for name in (*DRAWING, *FORMS, "tools")
+    ],
+    Pair((SEARCH, "stop"), "A search looks at tokens."),
+)
+"""With `tools`, where one has to be called. What depends on values besides (min_tokens over max_tokens, allow-lists
+without an end for an answer that has a form) is refused by both names too."""
 
 
 def implemented(

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from quire.errors import EngineDead, GenerationFailed, InternalError
+from quire.errors import EngineDead, InternalError
 from quire.request import Finish, Request
 from quire.server.hearing import Hearing
 from quire.server.prompt_news import PromptTeller, ToldToken
 from quire.server.speech import Speech
-from quire.step import Delta, TokenLogprob
+from quire.step import Delta, TokenLogprob, failure
 from quire.text.formats.said import Said
 from quire.text.sample_text import SampleText
 from quire.text.tokenizer import Tokenizer
@@ -92,9 +92,9 @@ class Generation:
         return index in self._running
 
     def feed(self, delta: Delta) -> list[Piece]:
-        """Pieces that `delta` brings. Raises `GenerationFailed` or `EngineDead` if a sample ended that way."""
+        """Pieces that `delta` brings. Raises its `failure`, or `EngineDead`, if a sample ended that way."""
         if delta.finish is Finish.ERROR:
-            raise GenerationFailed("the computation of this request went wrong", got=delta.error)
+            raise failure(delta.error)
         if delta.finish is Finish.ABORT and delta.index in self._running:
             raise EngineDead("the engine gave this request up")
         self.num_cached = max(self.num_cached, delta.num_cached)

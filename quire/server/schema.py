@@ -71,6 +71,14 @@ class StreamOptions(Body):
     continuous_usage_stats: bool = False
 
 
+class RepetitionDetection(Body):
+    """`repetition_detection`; what it means stands at `RepetitionDetectionParams`."""
+
+    max_pattern_size: int = 0
+    min_pattern_size: int = 0
+    min_count: int = 0
+
+
 class GenerationBody(Body):
     """Fields that chat and completions share; the second block is vLLM's, the third says what form answers have."""
 
@@ -105,6 +113,11 @@ class GenerationBody(Body):
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
     prompt_logprobs: int | None = None
+    bad_words: list[str] | None = None
+    allowed_token_ids: list[int] | None = None
+    repetition_detection: RepetitionDetection | None = None
+    truncate_prompt_tokens: int | None = None
+    spaces_between_special_tokens: bool = True
 
     response_format: dict[str, Any] | None = None
     structured_outputs: dict[str, Any] | None = None
@@ -184,10 +197,9 @@ GUARDS: Mapping[type[Body], Mapping[str, fields.Guard]] = {
 def read(kind: type[AnyBody], values: Mapping[str, object], warn: bool = False) -> AnyBody:
     """`values` as a typed body. Raises `RequestError` naming the first field that is wrong."""
     kept = fields.implemented(values, kind.model_fields, GUARDS.get(kind, {}), warn=warn)
-    if isinstance(options := kept.get("stream_options"), dict):
-        kept["stream_options"] = fields.implemented(
-            options, StreamOptions.model_fields, {}, where="stream_options.", warn=warn
-        )
+    for name, inner in (("stream_options", StreamOptions), ("repetition_detection", RepetitionDetection)):
+        if isinstance(options := kept.get(name), dict):
+            kept[name] = fields.implemented(options, inner.model_fields, {}, where=f"{name}.", warn=warn)
     try:
         return kind.model_validate(kept)
     except ValidationError as error:

@@ -12,11 +12,12 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
-from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Constraint, Request, SamplingParams, check_constrained
+from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Request, SamplingParams
 from quire.server import fields
 from quire.server.calling import read_calling
 from quire.server.door import Visit
-from quire.server.forms import Content, form_of_answer, prepared
+from quire.server.forms import form_of_answer
+from quire.server.held import Held, cut, held_to, repetition
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
 from quire.server.schema import (
     MAX_SALT_CHARACTERS,
@@ -95,11 +96,12 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
     )
     name = "max_completion_tokens" if body.max_completion_tokens is not None else "max_tokens"
     asked = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    prompt = cut(service, prompt, params, asked)
     room = _room(service, prompt, "messages")
     default = min(room, service.defaults.max_new_tokens or room)
     params = _with_max_tokens(params, default if asked is None else asked, name)
-    constraint = await _held(service, speech, content, params, terms.tenant(body.user))
-    request = _request(service, plan, body, prompt, params, terms, 0, name, constraint)
+    held = await held_to(service, speech, content, params, terms.tenant(body.user), body.use_beam_search)
+    request = _request(service, plan, body, prompt, params, terms, 0, name, held)
     return Job((request,), replace(plan, num_top=num_top, speech=None if speech.is_plain else speech), (prompt.text,))
 
 
@@ -114,31 +116,17 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
         )
     params = _sampling(service, body, body.logprobs)
     visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
-    encoded = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
+    whole = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
+    encoded = [cut(service, prompt, params, body.max_tokens or COMPLETION_TOKENS) for prompt in whole]
     prompt_only = body.echo and body.max_tokens == 0
     if body.echo and body.logprobs is not None:
         params = replace(params, prompt_logprobs=max(body.logprobs, body.prompt_logprobs or 0))
     content = await form_of_answer(service, body)
-    constraint = await _held(service, None, content, params, terms.tenant(body.user))
-    requests = [
-        _completion(service, plan, body, prompt, params, terms, i, constraint) for i, prompt in enumerate(encoded)
-    ]
+    held = await held_to(service, None, content, params, terms.tenant(body.user), body.use_beam_search)
+    requests = [_completion(service, plan, body, prompt, params, terms, i, held) for i, prompt in enumerate(encoded)]
     echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
     plan = replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only)
     return Job(tuple(requests), plan, tuple(prompt.text for prompt in encoded))
-
-
-async def _held(
-    service: Service, speech: Speech | None, content: Content | None, params: SamplingParams, owner: str
-) -> Constraint | None:
-    """What the answer must be, compiled: its content's form, within what its dialect and tools ask for."""
-    grammar = content.grammar if content is not None else None
-    if speech is not None and not speech.is_plain:
-        grammar = speech.grammar
-    if grammar is None:
-        return None
-    check_constrained(params)
-    return await prepared(service, grammar, content, owner)
 
 
 def _completion(
@@ -149,14 +137,14 @@ def _completion(
     params: SamplingParams,
     terms: Terms,
     number: int,
-    constraint: Constraint | None,
+    held: Held,
 ) -> Request:
     room = _room(service, prompt, "prompt")
     asked = min(COMPLETION_TOKENS, room) if body.max_tokens is None else body.max_tokens
     if body.echo and asked == 0:
         asked = 1  # the engine draws one, which is not told
     whole = _with_max_tokens(params, asked, "max_tokens")
-    return _request(service, plan, body, prompt, whole, terms, number, "max_tokens", constraint)
+    return _request(service, plan, body, prompt, whole, terms, number, "max_tokens", held)
 
 
 def _plan(service: Service, body: GenerationBody, kind: Literal["chat", "completion"]) -> ReplyPlan:
@@ -187,6 +175,7 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
     """The request's values over the model's own over OpenAI's; `max_tokens` comes later, with the prompt's length."""
     check_ids(list(body.logit_bias or ()), service.vocab_size, "logit_bias")
     check_ids(body.stop_token_ids or [], service.vocab_size, "stop_token_ids")
+    check_ids(body.allowed_token_ids or [], service.vocab_size, "allowed_token_ids")
     _check_salt(body.cache_salt)
     asked = {
         "temperature": body.temperature,
@@ -213,6 +202,11 @@ def _sampling(service: Service, body: GenerationBody, logprobs: int | None) -> S
         logprobs=logprobs,
         prompt_logprobs=body.prompt_logprobs,
         skip_special_tokens=body.skip_special_tokens,
+        bad_words=body.bad_words,
+        allowed_token_ids=body.allowed_token_ids,
+        repetition_detection=repetition(body),
+        truncate_prompt_tokens=body.truncate_prompt_tokens,
+        spaces_between_special_tokens=body.spaces_between_special_tokens,
         **chosen,
     )
 
@@ -252,7 +246,7 @@ def _request(
     terms: Terms,
     number: int,
     max_tokens_name: str,
-    constraint: Constraint | None,
+    held: Held,
 ) -> Request:
     if len(prompt.ids) + (params.max_tokens or 0) > service.plan.max_model_len:
         raise ContextLengthExceeded(
@@ -280,7 +274,8 @@ def _request(
         flex=body.service_tier == "flex",
         deadline_s=None if number else terms.deadline_s,
         leads=not number,
-        constraint=constraint,
+        constraint=held.constraint,
+        bad_sequences=held.bad_sequences,
         beams=beams,
     )
 

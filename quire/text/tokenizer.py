@@ -113,6 +113,11 @@ class Tokenizer:
         """The spellings of all special tokens."""
         return frozenset([text for token_id in self.special_ids if (text := self.piece(token_id)) is not None])
 
+    @property
+    def puts_spaces(self) -> bool:
+        """Whether a space stands between any two tokens: so it is where tokenizer.json has no decoder."""
+        return self._decoder_spec is None
+
     def new_chain(self) -> DecoderChain:
         """A decoder at the start of a text, for one stream; UnsupportedModel when its steps cannot be streamed."""
         return build_chain(self._decoder_spec, self._clean_up)

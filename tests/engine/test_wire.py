@@ -15,6 +15,7 @@ from quire.events import CacheUse, StepStats
 from quire.plan import Plan, WeightBytes
 from quire.precision import Precision
 from quire.request import Finish, Request, SamplingParams
+from quire.sampling_params import RepetitionDetectionParams
 from quire.step import Delta, TokenLogprob
 
 PLAN = Plan(
@@ -41,12 +42,13 @@ PLAN = Plan(
     notes=("cut",),
 )
 PARAMS = SamplingParams(
-    n=2, temperature=0.5, stop=["a", "é\n"], stop_token_ids=[3], logit_bias={1: -2.5}, seed=-(2**63), max_tokens=7
-)
+    n=2, temperature=0.5, stop=["a", "é\n"], stop_token_ids=[3], logit_bias={1: -2.5}, seed=-(2**63), max_tokens=7,
+    bad_words=["é"], allowed_token_ids=range(300), repetition_detection=RepetitionDetectionParams(9, 2, 3),
+)  # fmt: skip
 LOGPROB = TokenLogprob(5, -0.25, ((5, -0.25), (6, -1.5)))
 MESSAGES = [
     Start(PLAN, "/models/é"),
-    Submit(Request("id", (1, 2, 3), PARAMS, (2,), "salt")),
+    Submit(Request("id", (1, 2, 3), PARAMS, (2,), "salt", bad_sequences=((5,), (6, 7)))),
     Abort("id", 1),
     Abort("id"),
     Loading(1, 2**40),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from quire import LLM, SamplingParams
-from quire.errors import ContextLengthExceeded, InvalidSetting, RequestError
+from quire import LLM, RepetitionDetectionParams, SamplingParams, StructuredOutputsParams
+from quire.errors import ContextLengthExceeded, GenerationFailed, InvalidSetting, NothingAllowed, RequestError
+from quire.text.bad_words import bad_sequences
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24)
 
@@ -143,3 +146,96 @@ def test_one_bad_prompt_leaves_nothing_of_the_others(llm: LLM) -> None:
     with pytest.raises(RequestError, match="out of range"):
         llm.generate(["fine", [10**6]], GREEDY)
     assert not llm.engine.has_work
+
+
+STORY = "Once upon a time there was"
+COLOURS = StructuredOutputsParams(choice=["red", "green", "blue"])
+
+
+def halves(output_ids: Any, logits: Any) -> None:
+    logits[::2] = -math.inf
+
+
+def fails(output_ids: Any, logits: Any) -> None:
+    if len(output_ids) == 3:
+        raise ValueError("enough")
+
+
+BESIDE: dict[str, Any] = {
+    "n": {"n": 2},
+    "greedy": {"temperature": 0.0},
+    "cuts": {"top_k": 50, "top_p": 0.9, "min_p": 0.01},
+    "penalties": {"repetition_penalty": 1.2, "presence_penalty": 0.5, "frequency_penalty": 0.5},
+    "bias": {"logit_bias": {5: 3.0}},
+    "stops": {"stop": ["e"], "stop_token_ids": [17], "include_stop_str_in_output": True},
+    "min_tokens": {"min_tokens": 4},
+    "ignore_eos": {"ignore_eos": True},
+    "logprobs": {"logprobs": 3, "prompt_logprobs": 2},
+    "bad_words": {"bad_words": ["the", "a"]},
+    "allowed": {"allowed_token_ids": [*range(0, 4000, 3), 1]},
+    "repetition": {"repetition_detection": RepetitionDetectionParams(4, 1, 2)},
+    "special": {"skip_special_tokens": False, "spaces_between_special_tokens": False},
+    "truncated": {"truncate_prompt_tokens": 2},
+}
+
+
+def test_a_logits_processor_beside_every_other_feature(llm: LLM) -> None:
+    """Its own law, that only odd ids are drawn, holds whatever else is asked for; and nobody else is touched by it."""
+    asked = [SamplingParams(seed=3, max_tokens=12, logits_processors=[halves], **each) for each in BESIDE.values()]
+    plain = SamplingParams(seed=3, max_tokens=12)
+    *outputs, beside = llm.generate([STORY] * (len(asked) + 1), [*asked, plain])
+    for name, output in zip(BESIDE, outputs, strict=True):
+        for sample in output.outputs:
+            assert sample.finish_reason in ("length", "stop", "repetition"), name
+            assert all(token % 2 for token in sample.token_ids), name
+            assert sample.token_ids
+    assert beside.outputs[0].token_ids == llm.generate(STORY, plain)[0].outputs[0].token_ids
+
+
+def test_a_logits_processor_and_a_form_meet(llm: LLM) -> None:
+    def only_green(output_ids: Any, logits: Any) -> Any:
+        made = logits.copy()
+        made[llm.tokenizer.encode("red", add_special_tokens=False)[0]] = -math.inf
+        made[llm.tokenizer.encode("blue", add_special_tokens=False)[0]] = -math.inf
+        return made
+
+    params = SamplingParams(max_tokens=9, seed=1, structured_outputs=COLOURS, logits_processors=[only_green])
+    assert not llm.generate(STORY, params)[0].outputs[0].text.startswith(("red", "blue"))
+
+
+def test_a_logits_processor_that_fails_ends_its_own_request(llm: LLM) -> None:
+    plain = SamplingParams(seed=3, max_tokens=8)
+    bad, good = llm.generate([STORY] * 2, [SamplingParams(seed=3, max_tokens=8, logits_processors=[fails]), plain])
+    assert bad.outputs[0].finish_reason == "error"
+    assert isinstance(bad.outputs[0].error, GenerationFailed)
+    assert "fails raised ValueError: enough" in bad.outputs[0].error.message
+    assert bad.outputs[0].token_ids == good.outputs[0].token_ids[:3]
+    assert (good.outputs[0].finish_reason, good.outputs[0].error) == ("length", None)
+
+
+def test_what_leaves_nothing_has_a_type(llm: LLM) -> None:
+    only = [*llm.tokenizer.encode("x", add_special_tokens=False), *llm.spec.eos_ids]
+    params = SamplingParams(max_tokens=8, structured_outputs=COLOURS, allowed_token_ids=only)
+    (output,) = llm.generate(STORY, params)
+    assert isinstance(output.outputs[0].error, NothingAllowed)
+
+
+def test_bad_words_are_not_written(llm: LLM) -> None:
+    plain = llm.generate(STORY, GREEDY)[0].outputs[0]
+    words = sorted({word for word in plain.text.split() if word.isalpha()})
+    again = llm.generate(STORY, replace(GREEDY, bad_words=words))[0].outputs[0]
+    written = tuple(again.token_ids)
+    for bad in bad_sequences(llm.tokenizer, words):
+        assert bad not in {written[at : at + len(bad)] for at in range(len(written))}
+    assert plain.text != again.text
+
+
+def test_a_stop_id_is_shown_where_stops_are_asked_for(llm: LLM) -> None:
+    plain = llm.generate(STORY, GREEDY)[0].outputs[0]
+    last = plain.token_ids[5]
+    kept = plain.token_ids[: plain.token_ids.index(last) + 1]
+    for shown in (False, True):
+        params = replace(GREEDY, stop_token_ids=[last], include_stop_str_in_output=shown)
+        ended = llm.generate(STORY, params)[0].outputs[0]
+        assert (ended.token_ids, ended.stop_reason) == (kept, last)
+        assert ended.text == llm.tokenizer.decode(kept if shown else kept[:-1])

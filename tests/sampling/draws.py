@@ -59,7 +59,18 @@ def draws(drawn: st.DrawFn, size: int) -> Draw:
         logit_bias=drawn(st.none() | st.dictionaries(tokens, st.floats(-100, 100), max_size=3)),
         seed=drawn(st.integers(-(2**63), 2**63 - 1)),
         logprobs=drawn(st.sampled_from([None, None, 0, 1, 20])),
+        allowed_token_ids=drawn(st.none() | st.none() | st.lists(tokens, min_size=1, max_size=6)),
     )
     indices = tuple(drawn(st.lists(st.integers(0, 127), min_size=1, max_size=3, unique=True)))
     banned = tuple(drawn(st.lists(tokens, max_size=2)))
-    return Draw(params, indices, history, drawn(st.integers(0, len(history))), banned)
+    num_prompt = drawn(st.integers(0, len(history)))
+    return Draw(params, indices, history, num_prompt, banned, bad_sequences=drawn(bad_sequences(history, size)))
+
+
+@st.composite
+def bad_sequences(drawn: st.DrawFn, history: list[int], size: int) -> tuple[tuple[int, ...], ...]:
+    """Bad words, half of which go on where `history` ends, or reach back into its prompt."""
+    tokens = st.integers(0, size + 3)
+    any_ = st.lists(tokens, min_size=1, max_size=3)
+    ending = st.integers(1, len(history)).flatmap(lambda count: tokens.map(lambda last: [*history[-count:], last]))
+    return tuple(map(tuple, drawn(st.lists(any_ | ending, max_size=4))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from served import MAX_MODEL_LEN, TEXT, Served, says, served, wait_until
@@ -72,6 +73,23 @@ def test_completions(client: openai.OpenAI) -> None:
     assert answer.choices[0].logprobs.token_logprobs[0] is None
     stream = client.completions.create(model="bundled", prompt="x", stream=True, max_tokens=100)
     assert "".join(chunk.choices[0].text for chunk in stream) == TEXT
+
+
+def test_a_finish_reason_that_openai_lacks_is_read_whole_and_streamed() -> None:
+    limit = {"repetition_detection": {"max_pattern_size": 8, "min_count": 3}}
+    with (
+        served(says("na na ", end=False)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as client,
+    ):
+        said: dict[str, Any] = {"model": "bundled", "messages": [{"role": "user", "content": "Hi"}]}
+        whole = client.chat.completions.create(**said, extra_body=limit)
+        chunks = list(client.chat.completions.create(**said, stream=True, extra_body=limit))
+        with client.chat.completions.stream(**said, extra_body=limit) as helper:
+            final = helper.get_final_completion()
+        text = client.completions.create(model="bundled", prompt="x", max_tokens=90, extra_body=limit)
+    told = [whole.choices[0], chunks[-1].choices[0], final.choices[0], text.choices[0]]
+    assert [choice.finish_reason for choice in told] == ["repetition"] * 4
+    assert "na" in whole.choices[0].message.content == final.choices[0].message.content
 
 
 def test_errors_are_the_client_s_own(client: openai.OpenAI) -> None:

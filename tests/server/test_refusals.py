@@ -141,6 +141,9 @@ HARMLESS = [
     {"response_format": {"type": "text"}}, {"stop": None}, {"seed": None}, {"n": None}, {"logit_bias": None},
     {"logit_bias": {}}, {"presence_penalty": 0}, {"frequency_penalty": 0.0}, {"top_p": 1}, {"temperature": 1},
     {"stream": False}, {"stream_options": None}, {"prompt_cache_key": "k"}, {"safety_identifier": "s"},
+    {"bad_words": []}, {"allowed_token_ids": None}, {"repetition_detection": None}, {"repetition_detection": {}},
+    {"truncate_prompt_tokens": -1}, {"spaces_between_special_tokens": False}, {"session_id": "s"},
+    {"truncation_side": "left"}, {"detokenize": True}, {"stream_interval": 1}, {"logits_processors": []},
     {"stop": []}, {"use_beam_search": False}, {"length_penalty": 1}, {"guided_json": None}, {"prompt_logprobs": None},
 ]  # fmt: skip
 CHAT_HARMLESS = [
@@ -177,10 +180,34 @@ def test_completion_fields_that_ask_for_nothing_are_accepted(rambler: Served, fi
         ("logits_processors", ["x"]), ("reasoning_effort", "high"),
         ("web_search_options", {}), ("verbosity", "low"), ("store", True),
         ("chat_template", "{{ 1 }}"), ("best_of", 2), ("moderation", {"model": "x"}), ("store", 0),
+        ("truncation_side", "right"), ("detokenize", False), ("logprob_token_ids", [5]), ("stream_interval", 4),
+        ("watermarking", True), ("return_prompt_text", True), ("skip_reading_prefix_cache", True),
     ],
 )  # fmt: skip
 def test_fields_that_would_change_the_output_are_refused(rambler: Served, field: str, value: Any) -> None:
     refused(rambler.post(CHAT, {"messages": HI, field: value}), field, UNSUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"bad_words": "word"}, "bad_words"),
+        ({"bad_words": [5]}, "bad_words[0]"),
+        ({"bad_words": [""]}, "bad_words"),
+        ({"allowed_token_ids": []}, "allowed_token_ids"),
+        ({"allowed_token_ids": [4096]}, "allowed_token_ids"),
+        ({"allowed_token_ids": [True]}, "allowed_token_ids[0]"),
+        ({"repetition_detection": {"max_pattern_size": 3}}, "repetition_detection.min_count"),
+        ({"repetition_detection": {"max_pattern_size": 3.5}}, "repetition_detection.max_pattern_size"),
+        ({"repetition_detection": {"max_pattern": 3}}, "repetition_detection.max_pattern"),
+        ({"repetition_detection": 3}, "repetition_detection"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
+        ({"allowed_token_ids": [5], "guided_regex": "a"}, "allowed_token_ids"),
+    ],
+)
+def test_what_may_be_drawn_is_refused_by_name(rambler: Served, fields: dict[str, Any], param: str) -> None:
+    refused(rambler.complete(**fields), param)
+    refused(rambler.chat(**fields), param)
 
 
 def test_unknown_fields_name_the_nearest(rambler: Served) -> None:

@@ -19,8 +19,9 @@ def adjust(logits_V: np.ndarray, draw: Draw, allowed_V: np.ndarray | None = None
     """A copy of one row with repetition, presence and frequency penalties, bias, bans and mask, in that order.
 
     Repetition (Keskar et al. 2019, CTRL) looks at prompt and answer: positive logits are divided, negative ones
-    multiplied. Presence and frequency (OpenAI) look at the answer alone. A token that is banned, or not `allowed`
-    (bool [V]), gets minus infinity. What would pass the largest float stays there.
+    multiplied. Presence and frequency (OpenAI) look at the answer alone. A token that is banned, that would complete a
+    bad sequence, that is not among the allowed ids, or not `allowed` (bool [V]), gets minus infinity. What would pass
+    the largest float stays there.
     """
     row_V = logits_V.copy()
     params = draw.params
@@ -36,6 +37,19 @@ def adjust(logits_V: np.ndarray, draw: Draw, allowed_V: np.ndarray | None = None
         for token, bias in (params.logit_bias or {}).items():
             row_V[token] += np.float32(bias)
     row_V[list(draw.banned_ids)] = -np.inf
+    row_V[~permitted(draw, len(row_V))] = -np.inf
     if allowed_V is not None:
         row_V[~allowed_V] = -np.inf
     return np.minimum(row_V, _LARGEST)
+
+
+def permitted(draw: Draw, vocab_size: int) -> np.ndarray:
+    """bool [V]: in the allow-list, where there is one, and not the end of a bad sequence whose beginning stands at the
+    end of the answer."""
+    allowed = draw.params.allowed_token_ids
+    may_V = np.isin(np.arange(vocab_size), allowed) if allowed is not None else np.ones(vocab_size, bool)
+    answer = list(draw.history[draw.num_prompt :])
+    for *beginning, last in draw.bad_sequences:
+        if answer[len(answer) - len(beginning) :] == beginning and len(answer) >= len(beginning) and last < vocab_size:
+            may_V[last] = False
+    return may_V

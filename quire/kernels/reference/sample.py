@@ -13,10 +13,9 @@ from quire.kernels.reference.logprobs import token_logprob
 from quire.kernels.reference.penalties import adjust
 from quire.kernels.reference.philox import NUM_BITS, random_bits
 from quire.kernels.reference.truncation import candidates
-from quire.step import Draw, WorkResult
+from quire.step import NOTHING_ALLOWED, Draw, WorkResult
 
 NOT_FINITE = "the model's logits are not finite"
-NOTHING_ALLOWED = "no token may be drawn: all are banned"
 
 
 def sample(logits_V: np.ndarray, draw: Draw, allowed_V: np.ndarray | None = None) -> WorkResult:
