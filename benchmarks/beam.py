@@ -3,11 +3,11 @@
     python benchmarks/beam.py [MODEL] [--prompts FILE] [--widths 2 4 6 8] [--requests 8] [--max-tokens 128]
 
 FILE is ShareGPT's JSON; a conversation's first turn is a prompt. One request at a time, prompts of 128 to 500 tokens,
-end of text ignored. After every step the blocks that the beams hold are counted twice: as they are (a shared block once), and as
-they would be if each beam had its own copy of everything. Saved is 1 - (sum over steps of the first) / (of the second),
-as in figure 15 of Kwon et al. 2023 (arXiv 2309.06180), for a request as a whole and for the blocks behind its prompt
-alone. `n samples` is parallel sampling of the same prompts, which shares the prompt and nothing else. Copies are of
-partly filled blocks, before a beam writes into one that others hold too.
+end of text ignored. After every step the blocks that the beams hold are counted twice: as they are (a shared block
+once), and as they would be if each beam had its own copy of everything. Saved is 1 - (sum over steps of the first) /
+(of the second), as in figure 15 of Kwon et al. 2023 (arXiv 2309.06180), for a request as a whole and for the blocks
+behind its prompt alone. `n samples` is parallel sampling of the same prompts, which shares the prompt and nothing else.
+Copies are of partly filled blocks, before a beam writes into one that others hold too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ MAX_USER_CHARACTERS = 1024
 def _early(value: object) -> object:
     """true is not 1."""
     if not isinstance(value, (bool, str)):
-        raise ValueError('true, false or "never"')
+        raise RequestError(
+            "early_stopping is none of its values", got=value, allowed='true, false or "never"', param="early_stopping"
+        )
     return value
 
 
