@@ -37,7 +37,8 @@ PROCESS_NAME = "quire-grammars"
 READ_BYTES = 2**18
 MAX_WAIT_S = 0.5  # before its trial begins: with the trial's own limit 1.7 s
 LATER = "Try again in some seconds; grammars that are known already are served."
-MAX_TRIALS = 4  # under way; all but one of them run only where nobody else computes
+MAX_TRIALS = 2  # under way; with 4, all but one of them where nobody else computes, steps took 5 to 7 % longer
+MAX_DYING = 8  # forks in all, those included that were ended and have not left yet
 MAX_SUSPECTS = 4096
 MAX_REFUSED = 512
 LOAD_NICE = 10  # the vocabulary is read while the first answers are computed
@@ -67,7 +68,7 @@ class Keeper:
     @property
     def patience_ms(self) -> float | None:
         """How long to wait at most before `go_on` has something to do: to calm a trial, or to send somebody away."""
-        times = [trial.calm_at for trial in self._trials.values() if trial.eager]
+        times = [trial.calm_at if trial.eager else trial.end_at for trial in self._living]
         times += [questions[0][0] + MAX_WAIT_S for questions in self._waiting.values()]
         return max(0.0, 1e3 * (min(times) - time.monotonic())) if times else None
 
@@ -91,15 +92,17 @@ class Keeper:
             self._finish()
         for fd in self._trials.keys() & set(ready):
             self._judge(self._trials.pop(fd))
-        for trial in self._trials.values():
-            if trial.eager and trial.calm_at <= time.monotonic():
+        now = time.monotonic()
+        for trial in self._living:
+            if trial.eager and trial.calm_at <= now:
                 trial.calm()
+            if trial.end_at <= now:
+                self._tell(trial.question, trial.give_up())
         while self._passed and self._compiling is None:
             self._compile_for_use(*self._passed.popleft())
         self._send_away()
         while self._may_begin:
-            busy = {trial.question.constraint.owner for trial in self._trials.values()}
-            owner = next((name for name in self._waiting if name not in busy), None)
+            owner = self._next_owner()
             if owner is None:
                 return
             self._begin(owner)
@@ -107,8 +110,21 @@ class Keeper:
     @property
     def _may_begin(self) -> bool:
         """Never beside a thread that compiles, which a fork would cut in the middle."""
-        eager = [trial for trial in self._trials.values() if trial.eager]
-        return self._compiling is None and not eager and len(self._trials) < MAX_TRIALS
+        begun = self._living
+        eager = [trial for trial in begun if trial.eager]
+        return self._compiling is None and not eager and len(begun) < MAX_TRIALS and len(self._trials) < MAX_DYING
+
+    @property
+    def _living(self) -> list[Trial]:
+        """Trials that somebody waits for: one that was ended may still take its time to leave."""
+        return [trial for trial in self._trials.values() if not trial.is_given_up]
+
+    def _next_owner(self) -> str | None:
+        """Who waits longest of those who have no trial under way; of suspects no two."""
+        busy = {trial.question.constraint.owner for trial in self._living}
+        if not busy.isdisjoint(self._suspects):
+            busy.update(self._suspects)
+        return next((name for name in self._waiting if name not in busy), None)
 
     def _begin(self, owner: str) -> None:
         """His oldest question."""
@@ -140,13 +156,15 @@ class Keeper:
         error, seconds = trial.outcome()
         owner, now = trial.question.constraint.owner, time.monotonic()
         self._credit.spend(owner, trial.cpu_s, now)
+        if trial.is_costly or trial.is_given_up:
+            self._suspect(owner)
+        if trial.is_given_up:
+            return  # its owner was told
         if error is None:
             self._suspects.pop(owner, None)
             self._credit.spend(owner, seconds, now)  # again, here
             self._passed.append((trial.question, seconds))
             return
-        if trial.is_costly:
-            self._suspect(owner)
         if trial.is_lasting:
             self._refuse(trial.question.constraint.grammar, error)
         self._tell(trial.question, error)

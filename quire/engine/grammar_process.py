@@ -96,7 +96,8 @@ class _Child:
         self._read_fd, child_writes = os.pipe()
         fds = (child_reads, child_writes, memory_fd)
         command = [sys.executable, "-m", "quire.engine.grammar_child", *map(str, fds)]
-        self._process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        # In a group of its own: Ctrl-C, even while it starts, is for others; it leaves when the pipe closes.
+        self._process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, process_group=0)
         os.close(child_reads)
         os.close(child_writes)
         self.is_gone = False

@@ -13,14 +13,13 @@ import time
 from typing import NoReturn
 
 from quire.engine.messages import Prepare
-from quire.errors import Overloaded, QuireError, RequestError
+from quire.errors import QuireError, RequestError
 from quire.structured.grammar import compile_grammar
 from quire.structured.vocabulary import Vocabulary
 
 CPU_S = 0.08  # of processor time; of 2,757 real schemas the slowest takes 0.01
 EAGER_S = 0.015  # then it runs only where nobody else wants to
 WALL_S = 1.2
-HARDLY_S = 0.005  # a trial that ran for less until then has told nothing about its grammar
 MORE_BYTES = 2**28  # of memory, beside what the vocabulary takes
 MAX_ANSWER = 4096
 PAGE_BYTES = resource.getpagesize()
@@ -36,7 +35,8 @@ class Trial:
 
     def __init__(self, question: Prepare, vocabulary: Vocabulary, now: float) -> None:
         self.question = question
-        self.calm_at = now + EAGER_S
+        self.calm_at, self.end_at = now + EAGER_S, now + WALL_S
+        self.is_given_up = False
         self.eager = True
         self.is_lasting = True
         self.is_costly = False
@@ -53,6 +53,12 @@ class Trial:
         with contextlib.suppress(OSError):  # it has ended, or the kernel has no such policy
             os.sched_setscheduler(self._pid, os.SCHED_IDLE, os.sched_param(0))
 
+    def give_up(self) -> QuireError:
+        """End it, and say why; where nobody lets it run, it also takes its time to leave."""
+        self.is_given_up = True
+        os.kill(self._pid, signal.SIGKILL)
+        return _ended_by(signal.SIGALRM)
+
     def outcome(self) -> tuple[QuireError | None, float]:
         """Why it failed, if it did, and the processor time that compiling took in seconds; only when it has ended."""
         parts = []
@@ -64,11 +70,7 @@ class Trial:
         kind, _, rest = b"".join(parts).decode("utf-8", "replace").partition(" ")
         if os.WIFSIGNALED(status):
             self.is_costly = True
-            self.is_lasting = os.WTERMSIG(status) != signal.SIGALRM
-            if not self.is_lasting and self.cpu_s < HARDLY_S:  # no fault of the grammar: it hardly ran
-                return Overloaded(
-                    "the machine is too busy to compile a grammar", hint="Try again in some seconds."
-                ), 0.0
+            self.is_lasting = os.WTERMSIG(status) not in (signal.SIGALRM, signal.SIGKILL)
             return _ended_by(os.WTERMSIG(status)), 0.0
         if kind == "ok":
             return None, float(rest)
@@ -97,7 +99,7 @@ def _bound() -> None:
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)  # ends the process wherever it is, native code included
     signal.setitimer(signal.ITIMER_PROF, CPU_S)
-    signal.setitimer(signal.ITIMER_REAL, WALL_S)
+    signal.setitimer(signal.ITIMER_REAL, 2 * WALL_S)  # it is given up long before
     with open("/proc/self/statm", encoding="ascii") as file:
         now_bytes = int(file.read().split()[0]) * PAGE_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MORE_BYTES, now_bytes + MORE_BYTES))
