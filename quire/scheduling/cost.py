@@ -33,6 +33,7 @@ DRIFT_CLIP = 0.7  # of a step's logarithm: one stalled step is not a drift
 DRIFT_TOLERATED = 0.15  # left to the fit
 SHORTEST_S, LONGEST_S = 1e-7, 1e5  # no step is timed outside
 QUANTILE_STEP = 0.05
+LATE_SHARE, MOST_LATE = 0.01, 1.5  # steps that may take longer than foretold; by how much that is believed
 FIRST_SAMPLES = 16
 FIRST_SWEEPS = 24
 SWEEPS = 2
@@ -86,11 +87,15 @@ def num_chunk_pairs(start: int, count: int) -> int:
 
 
 class CostModel:
-    """`observe` timed steps, `predict` others; `error_p90` says how far off it has been."""
+    """`observe` timed steps, `predict` others; `error_p90` says how far off it has been.
+
+    `late` is the 99th percentile of actual to predicted time of steps that read prompts while others drew, at least 1.
+    """
 
     def __init__(self, knee_tokens: int = KNEE_TOKENS, memory_steps: int = MEMORY_STEPS) -> None:
         self.num_samples = 0
         self.error_mean = self.error_p90 = 0.0
+        self.late = 1.0
         self._knee = knee_tokens
         self._forgetting = 1.0 / memory_steps
         self._spread = 0.2
@@ -136,6 +141,9 @@ class CostModel:
             return predicted
         self._start(seconds)
         weight = 1.0 if predicted is None else self._judge(predicted, seconds)
+        if predicted and shape.num_pairs and shape.num_draws and self.num_samples > FIRST_SAMPLES:
+            rise = 1.0 - LATE_SHARE if seconds > self.late * predicted else -LATE_SHARE
+            self.late = min(MOST_LATE, max(1.0, self.late * math.exp(QUANTILE_STEP * rise)))
         scale = seconds if predicted is None else max(seconds, predicted)
         features = self._features(shape)
         self._forget(features, self._forgetting * weight)

@@ -200,14 +200,15 @@ class Serving:
     def _step_tokens(self, owed: list[int]) -> int:
         """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts."""
         line, most = self._ordinary.line, self._limits.max_num_batched_tokens
-        reading = next((seat for seat, count in zip(line.running, owed, strict=True) if count > 1), None)
-        if reading is None and not line.num_waiting:
+        reading = [seat for seat, count in zip(line.running, owed, strict=True) if count > 1]
+        if not reading and not line.num_waiting:
             return most
         num_held = self._holdings.num_filled
         if self._flex.line.running:
             num_held = sum([seat.num_computed for seat in line.running])
-        start = reading.num_computed if reading is not None else 0
-        return step_tokens(self._cost, owed.count(1), num_held, start, most, self._target)
+        num_held -= sum([seat.num_computed for seat in reading])  # they do not speak, and need no time between tokens
+        start = reading[0].num_computed if reading else 0
+        return step_tokens(self._cost, owed.count(1), max(0, num_held), start, most, self._target)
 
     def _share_out(self, owed: list[int], budget: int) -> list[int]:
         running, active = self._ordinary.line.running, self._ordinary.accounts.active
