@@ -71,19 +71,36 @@ struct FloatRows {
 template <> struct Rowwise<Bf16> : FloatRows {
     // The weights of step keys as words; p becomes what they are worth.
     static void put(Across<Bf16>& x, int key, int lane, Vec* p) { put_pairs(x.weights + key / 2 * kTileRows + lane, p[0], p[1]); }
-    static Vec weigh_some(Vec acc, const uint32_t* value, Pairs p, int key, Vec limits) {
-        const uint32_t half = first_half(value);
-        const Vec one = below(set1(float(key)), limits, dot(acc, Bf16::broadcast(&half), p), acc);
-        return below(set1(float(key + 1)), limits, dot(acc, Bf16::broadcast(value), p), one);
+#if QUIRE_ISA_avx512
+    struct Seen { __mmask16 first, both; };
+    static Seen seen(int key, Vec limits) {
+        const __mmask16 both = _mm512_cmp_ps_mask(set1(float(key + 1)).v, limits.v, _CMP_LT_OQ);
+        return {__mmask16(_mm512_cmp_ps_mask(set1(float(key)).v, limits.v, _CMP_LT_OQ) & ~both), both};
     }
+    static Vec weigh_some(Vec acc, const uint32_t* value, Pairs p, Seen seen) {
+        const __m512i both = _mm512_set1_epi32(int(*value)), first = _mm512_and_si512(both, _mm512_set1_epi32(0xffff));
+        const __m512 one = _mm512_mask_dpbf16_ps(acc.v, seen.first, (__m512bh)first, (__m512bh)p.v);
+        return {_mm512_mask_dpbf16_ps(one, seen.both, (__m512bh)both, (__m512bh)p.v)};
+    }
+#else
+    struct Seen { int key; Vec limits; };
+    static Seen seen(int key, Vec limits) { return {key, limits}; }
+    static Vec weigh_some(Vec acc, const uint32_t* value, Pairs p, Seen seen) {
+        const uint32_t half = first_half(value);
+        const Vec one = below(set1(float(seen.key)), seen.limits, dot(acc, Bf16::broadcast(&half), p), acc);
+        return below(set1(float(seen.key + 1)), seen.limits, dot(acc, Bf16::broadcast(value), p), one);
+    }
+#endif
 };
 
 template <> struct Rowwise<F32> : FloatRows {
     static void put(Across<F32>& x, int key, int lane, Vec* p) {
         for (int i = 0; i < 2; ++i) store(reinterpret_cast<float*>(x.weights + (key + i) * kTileRows + lane), p[i]);
     }
-    static Vec weigh_some(Vec acc, const uint32_t* value, Vec p, int key, Vec limits) {
-        return below(set1(float(key)), limits, fma(F32::broadcast(value), p, acc), acc);
+    struct Seen { int key; Vec limits; };
+    static Seen seen(int key, Vec limits) { return {key, limits}; }
+    static Vec weigh_some(Vec acc, const uint32_t* value, Vec p, Seen seen) {
+        return below(set1(float(seen.key)), seen.limits, fma(F32::broadcast(value), p, acc), acc);
     }
 };
 
@@ -131,7 +148,9 @@ template <> struct Rowwise<Int8> {
         memcpy(x.weights + key / 4 * kTileRows + lane, &high, sizeof high);
         memcpy(x.weights + (kKeyTile + key) / 4 * kTileRows + lane, &low, sizeof low);
     }
-    static Sums weigh_some(Sums acc, const uint32_t* value, Bytes p, int, Vec) { return Int8::weigh(acc, Int8::broadcast(value), p); }
+    struct Seen {};
+    static Seen seen(int, Vec) { return {}; }
+    static Sums weigh_some(Sums acc, const uint32_t* value, Bytes p, Seen) { return Int8::weigh(acc, Int8::broadcast(value), p); }
 };
 
 // ---- scores -----------------------------------------------------------------------------------------------------------
@@ -274,10 +293,12 @@ inline void weigh_across(Across<T>& x, const Work<T>& work, int dim, int lane) {
                 }
             }
             for (; w < end; ++w, values += work.padded_dim, weights += kTileRows) {
+#pragma GCC unroll 2
                 for (int v = 0; v < NV; ++v) {
                     const typename T::Word p = T::load(weights + v * kLanes);
-                    for (int i = 0; i < kAcross; ++i)
-                        sums[i][v] = Rowwise<T>::weigh_some(sums[i][v], values + i, p, w * T::kStep, limits[v]);
+                    const auto seen = Rowwise<T>::seen(w * T::kStep, limits[v]);
+#pragma GCC unroll 16
+                    for (int i = 0; i < kAcross; ++i) sums[i][v] = Rowwise<T>::weigh_some(sums[i][v], values + i, p, seen);
                 }
             }
         }
