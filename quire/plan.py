@@ -211,7 +211,7 @@ def _pool(
 
 
 def _activation_bytes(settings: EngineSettings, spec: ModelSpec) -> int:
-    """Per row residual (all, last, chosen), qkv, q, attention out, gate/up, what a product packs; `HEAD_ROWS` logit rows."""
+    """Per row residual (all, last, chosen), qkv, q, attention out, gate/up, packed inputs; `HEAD_ROWS` logit rows."""
     qkv = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
     row = 3 * spec.hidden_size + qkv + 2 * spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
     rows = max(settings.max_num_batched_tokens, settings.max_num_seqs)
