@@ -14,12 +14,11 @@ from bisect import insort
 from collections.abc import Collection
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from math import inf
 from typing import NamedTuple
 
 from quire.beams import Beams
 from quire.request import Finish
-from quire.step import TokenLogprob
+from quire.step import LEAST_LOGPROB, TokenLogprob
 
 
 class Candidate(NamedTuple):
@@ -88,7 +87,7 @@ def ranked(scores: SequenceOf[float], following: SequenceOf[TokenLogprob], banne
         Candidate(score + logprob, parent, token, logprob)
         for parent, (score, entry) in enumerate(zip(scores, following, strict=True))
         for token, logprob in entry.top
-        if logprob > -inf and token not in banned
+        if logprob > LEAST_LOGPROB and token not in banned
     ]
     return sorted(found, key=lambda each: (-each.score, each.parent, each.token))
 

@@ -11,7 +11,7 @@ from quire.beams import Beams, check_searched
 from quire.errors import RequestError, UnsupportedField
 from quire.request import Finish, SamplingParams
 from quire.scheduling.beams import Best, Candidate, Ended, num_wanted, places, ranked
-from quire.step import TokenLogprob
+from quire.step import LEAST_LOGPROB, TokenLogprob
 
 END = 9
 
@@ -21,7 +21,7 @@ def _following(*top: tuple[int, float]) -> TokenLogprob:
 
 
 def test_ties_go_to_the_earlier_parent_then_to_the_lower_token() -> None:
-    following = [_following((5, -1.0), (2, -2.0)), _following((1, -1.0), (3, -1.0), (0, -math.inf))]
+    following = [_following((5, -1.0), (2, -2.0)), _following((1, -1.0), (3, -1.0), (0, LEAST_LOGPROB))]
     found = ranked([-1.0, -1.0], following, banned=())
     assert [(each.parent, each.token) for each in found] == [(0, 5), (1, 1), (1, 3), (0, 2)]
     assert [each.token for each in ranked([-1.0, -1.0], following, banned=(1, 5))] == [3, 2]

@@ -21,7 +21,7 @@ STEPS = EngineSettings(max_model_len=512, max_num_seqs=8, max_num_batched_tokens
 
 
 class Spoilt:
-    """A model that gives token 11 no chance, and has logits that are not finite after token 13."""
+    """A model that gives token 11 no chance, and has a row that is not finite in every step that reads token 13."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -32,7 +32,8 @@ class Spoilt:
     def logits(self, forward: Any, hidden_TH: np.ndarray, rows_R: np.ndarray) -> Any:
         logits_RV = self._model.logits(forward, hidden_TH, rows_R)
         logits_RV[:, 11] = -np.inf
-        logits_RV[forward.ids_T[rows_R] == 13] = np.nan
+        if 13 in forward.ids_T:
+            logits_RV[-1] = np.nan
         return logits_RV
 
 
@@ -42,6 +43,7 @@ def model() -> Iterator[Served]:
     with served(engine=STEPS, keep=ThreadKeeper) as server:
         runner: Any = server.engine.runner
         runner.model = Spoilt(runner.model)
+        runner._replay = None  # a recording is of the model as it was
         yield server
 
 
