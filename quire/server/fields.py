@@ -126,10 +126,8 @@ PAIRS: tuple[Pair, ...] = (
     Pair(("best_of", "tools"), "They are of different routes."),
     *[Pair((name, "stream"), "Which answers are best is known at their end.") for name in ("best_of", SEARCH)],
     Pair((SEARCH, "x-quire-deadline-ms"), "All tokens of a search come at its end."),
-    *[
-        Pair((SEARCH, name), "A search takes the model's own log probabilities.")
-        for name in (*DRAWING, *FORMS, "tools")
-    ],
+    *[Pair((SEARCH, name), "A search takes the model's own log probabilities.") for name in DRAWING],
+    *[Pair((SEARCH, name), "A search has no form.") for name in (*FORMS, "tools")],
     Pair((SEARCH, "stop"), "A search looks at tokens."),
 )
 """With `tools`, where one has to be called. What depends on values besides (min_tokens over max_tokens, allow-lists
