@@ -47,7 +47,9 @@ def _too_big(request: Request, limits: SchedulerLimits, num_blocks: int) -> Requ
     return ContextLengthExceeded(
         "the prompt and the answer do not fit the KV cache",
         got=_counts(request),
-        allowed=f"{num_blocks} blocks of {limits.block_size} tokens, of which it may need {num_needed}",
+        allowed=f"{num_blocks * limits.block_size + 1} tokens together"
+        if request.beams is None
+        else f"{num_blocks} blocks of {limits.block_size} tokens, where its beams may need {num_needed}",
         hint="Shorten the prompt or lower max_tokens; the operator can raise --kv-cache-memory-bytes.",
         param="max_tokens",
     )

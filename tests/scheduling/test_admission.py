@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from scheduler_bench import Bench, request
 
+from quire.beams import Beams
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
 from quire.errors import ContextLengthExceeded, InternalError, InvalidSetting, RequestError
+from quire.request import Request, SamplingParams
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.scheduler import Scheduler
 
@@ -37,6 +39,20 @@ def test_the_pool_is_a_bound_and_the_last_token_needs_no_slot() -> None:
     assert "17 tokens" in refused.value.message
     bench.run()
     assert len(bench.tokens("fits")) == 4
+
+
+def test_a_search_must_fit_the_pool_with_nothing_but_its_prompt_in_common() -> None:
+    """A full block of the prompt, and two more for each of three beams."""
+    params = SamplingParams(seed=0, max_tokens=8)
+    for num_blocks, fits in ((7, True), (6, False)):
+        bench = Bench(blocks=num_blocks, size=4, seqs=3)
+        search = Request("wide", tuple(range(5)), params, beams=Beams(3))
+        if fits:
+            bench.add(search)
+            continue
+        with pytest.raises(ContextLengthExceeded) as refused:
+            bench.add(search)
+        assert "may need 7" in refused.value.message
 
 
 def test_n_is_bounded_by_the_rows() -> None:
