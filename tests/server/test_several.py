@@ -91,7 +91,7 @@ def test_a_wider_search_returns_its_best(rambler: Served) -> None:
         ({"presence_penalty": 1}, "presence_penalty"),
         ({"repetition_penalty": 1.1}, "repetition_penalty"),
         ({"logit_bias": {"5": 1}}, "logit_bias"),
-        ({"response_format": {"type": "json_object"}}, "structured_outputs"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
         ({"stream": True}, "stream"),
         ({"length_penalty": 1e9}, "length_penalty"),
         ({"early_stopping": "soon"}, "early_stopping"),
