@@ -48,8 +48,11 @@ class RestrictedRows:
     def __init__(self, draws: SequenceOf[Draw], restrictions: SequenceOf[Restriction | None]) -> None:
         self._draws = draws
         self._formed_R = np.array([draw.constraint is not None for draw in draws])
-        self._rows = [row for row, each in enumerate(restrictions) if each is not None]
-        self._bits_RW = np.stack([each.bits_W for each in restrictions if each is not None])
+        num_words = next(len(each.bits_W) for each in restrictions if each is not None)
+        self._bits_RW = np.full((len(draws), num_words), 0xFFFFFFFF, np.uint32)
+        for row, each in enumerate(restrictions):
+            if each is not None:
+                self._bits_RW[row] = each.bits_W
         longer = [(row, tokens) for row, each in enumerate(restrictions) if each for tokens in each.longer]
         self._longer = longer
         self._row_S = np.array([row for row, _ in longer], np.int64)
@@ -58,12 +61,12 @@ class RestrictedRows:
     def mask(self, mask_RW: np.ndarray | None) -> np.ndarray:
         """int32 [R, W]: the bits that these rows may still be, among those of `mask_RW` in rows with a constraint.
 
-        Rows without either hold anything. 1024 longer bad words cost 10 us a step, whatever rows they belong to.
+        Rows without either hold anything. At 151,936 tokens: one row with 1024 longer bad words 8 us, 32 rows with an
+        allow-list each 17 us (768 when the bits of every row were gathered anew), with 32 longer bad words each 34 us.
         """
-        bits_RW = np.full((len(self._draws), self._bits_RW.shape[1]), 0xFFFFFFFF, np.uint32)
+        bits_RW = self._bits_RW.copy()
         if mask_RW is not None:
-            bits_RW[self._formed_R] = mask_RW.view(np.uint32)[self._formed_R]
-        bits_RW[self._rows] &= self._bits_RW
+            bits_RW[self._formed_R] &= mask_RW.view(np.uint32)[self._formed_R]
         for row, token in self._completing():
             bits_RW[row, token >> 5] &= np.uint32(0xFFFFFFFF ^ (1 << (token & 31)))
         return bits_RW.view(np.int32)

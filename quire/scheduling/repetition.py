@@ -11,7 +11,7 @@ def is_repeating(tokens: Sequence[int], num_prompt: int, limit: RepetitionDetect
     """Whether the last tokens are one pattern, `limit.min_count` times in a row, all of it after the prompt.
 
     Called after every token, so it looks for the last token alone first, farther and farther back, and compares
-    patterns only where it stands. 64 patterns cost 1 us a token where none fits, 1024 some 10 us; 0.3 ms at worst.
+    patterns only where it stands. 64 patterns cost 3 us a token where none fits, 1024 some 18 us, 1.4 ms at worst.
     """
     end, times = len(tokens), limit.min_count
     longest = min(limit.max_pattern_size, (end - num_prompt) // times)
