@@ -264,6 +264,9 @@ def main(arguments: list[str]) -> int:
                 keeper.go_on(ready)
     except BrokenPipeError:
         return 0
+    except QuireError as problem:  # a folder whose tokenizer cannot be read: the server says it too, and does not start
+        print(f"{PROCESS_NAME}: {problem.message}", file=sys.stderr)
+        return problem.exit_code
 
 
 if __name__ == "__main__":

@@ -82,6 +82,8 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         api_key="k",
         api_keys="keys.toml",
         chat_template="x.jinja",
+        request_log="asked.jsonl",
+        request_log_bytes=2**21,
         cors_origins=("https://a.example", "https://b.example"),
         unknown_fields="warn",
         log_level="debug",

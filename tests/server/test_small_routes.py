@@ -177,4 +177,5 @@ def test_routes_are_the_documented_ones() -> None:
         ("GET", "/health"),
         ("GET", "/metrics"),
         ("GET", "/version"),
+        ("GET", "/receipt"),
     ]
