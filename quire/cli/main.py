@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from quire.cli.bench.commands import bench
 from quire.cli.bench.flood import flood
+from quire.cli.bench.overload import overload
 from quire.cli.bench.savings import savings
 from quire.cli.bench.sim_check import sim_check
 from quire.cli.bench.stall import stall
@@ -69,6 +70,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(keys, name="keys")
 app.command()(sim)
 bench.command()(flood)
+bench.command()(overload)
 bench.command()(savings)
 bench.command("sim-check")(sim_check)
 bench.command()(stall)

@@ -3,7 +3,7 @@
     comes    queue full in tokens            -> QueueFull            429, now
              wait over the queue's bound     -> WaitTooLong          429, now
              first token after its deadline  -> DeadlineUnreachable  429, now
-    waits    deadline passes                 -> DeadlineExceeded     429, then; it has cost nothing
+    waits    deadline cannot be kept any more -> DeadlineExceeded    429, then; it has cost nothing
     runs     answered, late or not
 
 Every first token of one who had to wait teaches how far off the forecast was: an estimate is the forecast times the
@@ -27,7 +27,7 @@ from quire.step import Delta
 TYPICAL, SAFE = 0.5, 0.99  # quantiles of actual to predicted seconds
 QUANTILE_STEP = 0.1
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
-LEAST_SAFE = 1.15  # a machine that is shared slows down now and then by more than the percentile has seen lately
+LEAST_SAFE = 1.2  # a machine that is shared slows down now and then by more than the percentile has seen lately
 LEAST_WAIT_S = 1e-3  # shorter waits say nothing of the forecast
 LEAST_RETRY_S = 1.0  # after a deadline that has passed: the forecast was wrong
 DEADLINE_PARAM = "x-quire-deadline-ms"
@@ -51,6 +51,12 @@ class Promise:
     deadline_s: float
     forecast: Forecast | None
     estimate_s: float
+
+    @property
+    def last_call_s(self) -> float:
+        """When its prompt has to be begun: the deadline, less what it takes if that was thought to be possible."""
+        own_s = 0.0 if self.forecast is None else self.forecast.own_s
+        return self.deadline_s - own_s if self.arrival_s + own_s < self.deadline_s else self.deadline_s
 
 
 class Gate:
@@ -91,7 +97,7 @@ class Gate:
     def keep(self, request_id: str, promise: Promise) -> None:
         """`request_id` has come in on these terms."""
         self._promises[request_id] = promise
-        self._next_s = min(self._next_s, promise.deadline_s)
+        self._next_s = min(self._next_s, promise.last_call_s)
 
     def forget(self, request_id: str) -> None:
         """Nobody waits for it any more."""
@@ -113,10 +119,10 @@ class Gate:
         return tuple(heard)
 
     def expired(self, now: float) -> list[Expired]:
-        """Those whose deadline has passed before they had a place; the caller ends them."""
+        """Those who have no place and cannot keep their deadline any more, were they next; the caller ends them."""
         if now < self._next_s:
             return []
-        late = [name for name, promise in self._promises.items() if promise.deadline_s <= now]
+        late = [name for name, promise in self._promises.items() if promise.last_call_s <= now]
         found = []
         for seat in self._outlook.unheard(late):
             promise = self._promises.pop(seat.request.id)
@@ -124,7 +130,7 @@ class Gate:
         for name in late:
             if name in self._promises:
                 self._promises[name].deadline_s = inf  # it runs: it will be answered
-        self._next_s = min([promise.deadline_s for promise in self._promises.values()], default=inf)
+        self._next_s = min([promise.last_call_s for promise in self._promises.values()], default=inf)
         return found
 
     def _learn(self, forecast: Forecast, seconds: float) -> None:
@@ -190,7 +196,9 @@ class Gate:
 def _too_late(promise: Promise, now: float) -> DeadlineExceeded:
     left_s = promise.deadline_s - promise.arrival_s
     return DeadlineExceeded(
-        "the deadline of the first token has passed",
+        "the deadline of the first token has passed"
+        if promise.deadline_s <= now
+        else "the first token cannot come by its deadline any more",
         got=f"{_shown(now - promise.arrival_s)} in the queue" if left_s > 0 else "none left on arrival in the engine",
         allowed=f"{_shown(left_s)} when it came to the queue" if left_s > 0 else None,
         hint="Nothing was computed for it. Try again later, or allow more time.",

@@ -208,6 +208,34 @@ def test_whoever_waits_past_its_deadline_is_dropped_before_it_costs_anything() -
     assert all(len(ends) == 1 for ends in bench.ends.values())
 
 
+class Slow(Random):
+    """A machine that has become three times as slow."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return 3.0
+
+
+def test_whoever_cannot_be_in_time_any_more_is_dropped_a_prompts_time_before_its_deadline() -> None:
+    bench = Clocked()
+    bench.flood(8, max_tokens=40)
+    bench.turn()
+    tight = request("tight", 400)
+    forecast = bench.engine.scheduler.outlook.forecast(tight, bench.now)
+    assert forecast is not None
+    assert forecast.wait_s > 0
+    deadline_s = bench.now + 1.4 * forecast.ttft_s
+    assert bench.ask(replace(tight, deadline_s=deadline_s)) is None
+    bench.noise = Slow()
+    dropped: list[str] = []
+    while not dropped:
+        before = bench.now
+        dropped = bench.turn()
+    assert dropped == ["tight"]
+    assert deadline_s - forecast.own_s <= before < deadline_s
+    assert "tight" not in bench.first_s
+    bench.settle()
+
+
 def test_what_was_computed_for_one_that_is_dropped_is_counted() -> None:
     bench = Clocked(knows=False, rows=2, blocks=64)
     assert bench.ask(request("a", 500, 20, tenant="a", seed=2, deadline_s=0.3)) is None
@@ -313,6 +341,7 @@ def test_every_request_ends_once_and_none_before_its_time(rule: str, seed: int) 
         waiting.append((random.uniform(0, 10), number, each, within))
     tries: dict[str, int] = {}
     deadlines: dict[str, float] = {}
+    last_calls: dict[str, float] = {}
     while waiting or bench.engine.has_work:
         if not bench.engine.has_work:
             bench.now = max(bench.now, min(waiting)[0])
@@ -322,11 +351,13 @@ def test_every_request_ends_once_and_none_before_its_time(rule: str, seed: int) 
             deadlines[each.id] = bench.now + (within or 1e9)
             error = bench.ask(replace(each, deadline_s=None if within is None else deadlines[each.id]))
             tries[each.id] = tries.get(each.id, 0) + 1
+            if error is None and bench.engine.gate is not None:
+                last_calls[each.id] = bench.engine.gate._promises[each.id].last_call_s
             if error is not None:
                 assert error.retry_after_s > 0
                 waiting.append((bench.now + error.retry_after_s, number, each, within))
         for name in bench.turn():
-            assert bench.now >= deadlines[name]
+            assert bench.now >= last_calls[name]
             assert name not in bench.first_s
         assert bench.now < 300, "someone is refused for ever"
     assert len(bench.ends) == 120

@@ -141,4 +141,5 @@ async def _observe(quiet: Target, flood: Target, load: FloodLoad, text: TextMake
     beside = await open_loop.run(_evenly(load, text, load.seconds, load.seed + 1), one.send)
     flooding.cancel()
     one.close()
+    other.close()
     return alone, beside, flooded, begin_s

@@ -30,7 +30,7 @@ LENGTH = re.compile(rb"content-length: ?(\d+)", re.IGNORECASE)
 
 
 class LeanClient:
-    """`send` one request; connections are reused. `close` ends those that idle."""
+    """`send` one request; connections are reused. `close` ends them."""
 
     def __init__(self, target: Target) -> None:
         parts = urlsplit(target.path)
@@ -39,6 +39,7 @@ class LeanClient:
         self._target = target
         self._host, self._port, self._path = parts.hostname, parts.port or 80, parts.path
         self._idle: list[_Connection] = []
+        self._all: list[_Connection] = []
 
     async def send(self, ask: Ask, start: float, outcome: Outcome | None = None) -> Outcome:
         """Send `ask` now and read its stream to the end. Never raises for what the server or the network does.
@@ -60,9 +61,10 @@ class LeanClient:
         return outcome
 
     def close(self) -> None:
-        """End the connections that nobody uses."""
-        for connection in self._idle:
+        """End all connections, those of requests that still run too."""
+        for connection in self._all:
             connection.close()
+        self._all.clear()
         self._idle.clear()
 
     async def _connection(self) -> _Connection:
@@ -71,6 +73,7 @@ class LeanClient:
             if connection.is_open:
                 return connection
         _, connection = await asyncio.get_running_loop().create_connection(_Connection, self._host, self._port)
+        self._all.append(connection)
         return connection
 
     def _bytes(self, ask: Ask) -> bytes:
