@@ -55,8 +55,8 @@ class Promise:
     @property
     def last_call_s(self) -> float:
         """When its prompt has to be begun: the deadline, less what it takes if that was thought to be possible."""
-        own_s = 0.0 if self.forecast is None else self.forecast.own_s
-        return self.deadline_s - own_s if self.arrival_s + own_s < self.deadline_s else self.deadline_s
+        needed_s = 0.0 if self.forecast is None else self.forecast.late_own_s
+        return self.deadline_s - needed_s if self.arrival_s + needed_s < self.deadline_s else self.deadline_s
 
 
 class Gate:
@@ -176,7 +176,7 @@ class Gate:
         decisive = self.safe * forecast.wait_s <= left_s < _scaled(forecast, self.safe)
         if decisive and (found := self._outlook.num_cached(request)):
             forecast = self._outlook.forecast(request, now, found) or forecast
-        needed_s = _scaled(forecast, self.safe)
+        needed_s = max(_scaled(forecast, self.safe), forecast.wait_s + forecast.late_own_s)
         if needed_s <= left_s:
             return forecast
         alone = forecast.own_s > left_s

@@ -42,6 +42,11 @@ class Pace:
     pair_s: float
     chunk: int
 
+    @property
+    def full_step_s(self) -> float:
+        """Of a step that reads as many prompt tokens as it may."""
+        return self.step_s + self.chunk * self.token_s
+
     def reading_s(self, num_tokens: int) -> float:
         """What a prompt adds to the steps that read it, those steps' own time left out."""
         return num_tokens * (self.token_s + 0.5 * self.pair_s * num_tokens)
@@ -64,10 +69,16 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds until its prompt begins to be read, and from then to its first token."""
+    """Seconds until its prompt begins to be read, from then to its first token, and of a full step."""
 
     wait_s: float = 0.0
     own_s: float = 0.0
+    step_s: float = 0.0
+
+    @property
+    def late_own_s(self) -> float:
+        """The second, where it has to wait: it begins with what others leave of a step, and ends within another."""
+        return self.own_s + 2 * self.step_s if self.wait_s > 0.0 else self.own_s
 
     @property
     def ttft_s(self) -> float:

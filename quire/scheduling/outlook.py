@@ -86,7 +86,7 @@ class Outlook:
             return None
         num_to_read = len(request.prompt) - num_cached
         wait_s = forecast.wait_for_room(scene, self._claim(request, num_to_read))
-        return Forecast(wait_s, forecast.own_time(scene.pace, num_to_read))
+        return Forecast(wait_s, forecast.own_time(scene.pace, num_to_read), scene.pace.full_step_s)
 
     def _scene(self, account: Account, request: Request, now: float) -> Scene | None:
         line, limits, running = self._line, self._limits, self._line.running

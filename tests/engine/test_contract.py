@@ -231,7 +231,7 @@ def test_whoever_cannot_be_in_time_any_more_is_dropped_a_prompts_time_before_its
         before = bench.now
         dropped = bench.turn()
     assert dropped == ["tight"]
-    assert deadline_s - forecast.own_s <= before < deadline_s
+    assert deadline_s - forecast.late_own_s <= before < deadline_s
     assert "tight" not in bench.first_s
     bench.settle()
 
@@ -364,7 +364,7 @@ def test_every_request_ends_once_and_none_before_its_time(rule: str, seed: int) 
     assert all(len(ends) == 1 for ends in bench.ends.values()), "everyone ends once"
     dropped = [name for name, ends in bench.ends.items() if ends == ["DeadlineExceeded"]]
     kept = [name for name in bench.ends if name in bench.first_s and deadlines[name] < 1e8]
-    late = [name for name in kept if bench.first_s[name] > deadlines[name] + 0.2]
-    assert len(late) <= 2 + len(kept) // 10, "promises are kept"
-    assert len(dropped) <= 15
+    late = [name for name in kept if bench.first_s[name] > deadlines[name]]
+    assert len(late) <= 2 + len(kept) // 20, "promises are kept"
+    assert len(dropped) <= 20
     assert max(tries.values()) > 1, "the load is too small to show anything"
