@@ -58,10 +58,7 @@ class Entry:
         rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in present])
         if rows < 1:
             return
-        size = self._limits.block_size
-        promised = sum(
-            [self._num_wanted(seat) for seat in present if not (seat.steady and seat.num_computed % size)]
-        )  # a steady sequence owes one token: it wants a block if it is at the end of one
+        promised = self._num_promised(present)
         futures = [self._future(seat) for seat in present]
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
@@ -119,9 +116,14 @@ class Entry:
     def _missing(self, wanted: Room, hits: list[int]) -> Room:
         running = self._line.running
         rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in running])
-        promised = sum([self._num_wanted(seat) for seat in running]) + self._watermark
+        promised = self._num_promised(running) + self._watermark
         blocks = self._holdings.num_idle_without(hits) + self._num_behind(hits) - promised
         return Room(wanted.rows - rows, wanted.blocks - len(hits) - blocks)
+
+    def _num_promised(self, seats: list[Seat]) -> int:
+        """Blocks that `seats` will take for what they owe now."""
+        size = self._limits.block_size  # a steady sequence owes one token: it wants a block if it is at the end of one
+        return sum([self._num_wanted(seat) for seat in seats if not (seat.steady and seat.num_computed % size)])
 
     def _num_wanted(self, seat: Seat) -> int:
         """Blocks that `seat` will take for what it owes now, and for its samples to part."""
