@@ -18,7 +18,7 @@
 //   1 row, one thread / two: no prefetch 99 / 99, 32 steps ahead into L1 89 / 96, 64 steps ahead into L2 75 / 97
 //   cache blocks of 512 steps instead of 256: the same within 2 %
 //   lines of the outputs asked for, to be written, before a block of rows computes their sums (as qgemm.h does): four pairs of runs on
-//     a busy machine, 1024 rows 0.6 to 1.3 of the rate, 32 rows 0.6 to 0.9 in all four: left out
+//     a busy machine, 1024 rows 0.55 to 1.17 of the rate, 32 rows 0.6 to 0.9 in all four: left out
 //   a last panel of 16 columns computed whole, and rows interleaved one by one: 84-88 % instead of 90 % at 512 rows, 1024 outputs
 #include "gemm.h"
 
