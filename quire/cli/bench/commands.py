@@ -12,10 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from quire.cli.bench.load_options import AsJson
 from quire.cli.flags import with_settings
 from quire.settings import EngineSettings
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure: the engine, a server, the cache.")
 

@@ -9,26 +9,27 @@ from typing import Annotated
 
 import typer
 
-Url = Annotated[str, typer.Option("--url", help="The server's root, or its /v1; plain HTTP.")]
-Model = Annotated[str, typer.Option("--model", help="Model to ask for. Default: the server's first.")]
+from quire.cli.bench.load_options import (
+    URL,
+    ApiKey,
+    AsJson,
+    IgnoreEos,
+    InputTokens,
+    Model,
+    OnlyToken,
+    OutputTokens,
+    PlainUrl,
+    Seed,
+)
+
 Rate = Annotated[float, typer.Option("--rate", help="Requests a second of the quiet tenant, evenly.")]
 FloodRate = Annotated[float, typer.Option("--flood-rate", help="Requests a second of the other, at random times.")]
-InputTokens = Annotated[int, typer.Option("--input-tokens", help="Prompt tokens of each request, about.")]
-OutputTokens = Annotated[int, typer.Option("--output-tokens", help="Most tokens of each answer.")]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long both are measured together.")]
 AloneSeconds = Annotated[float, typer.Option("--alone-seconds", help="How long the quiet tenant is measured before.")]
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Full-length answers (quire and vLLM know this field).")]
-OnlyToken = Annotated[
-    int | None,
-    typer.Option("--only-token", help="Make it draw this id always (logit_bias): readable text of random weights."),
-]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")]
-Seed = Annotated[int, typer.Option("--seed", help="Where words and times come from.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 
 
 def flood(
-    url: Url = "http://127.0.0.1:8000",
+    url: PlainUrl = URL,
     model: Model = "",
     rate: Rate = 1.0,
     flood_rate: FloodRate = 100.0,

@@ -26,7 +26,7 @@ from quire.cli.bench import open_loop
 from quire.cli.bench.figures import significant, spread
 from quire.cli.bench.http_client import Outcome, Target
 from quire.cli.bench.lean_client import LeanClient
-from quire.cli.bench.serve import first_model, probe
+from quire.cli.bench.serve import introduce
 from quire.cli.bench.workload import Ask, Sizes, TextMaker, made_up
 from quire.errors import InvalidSetting
 
@@ -107,8 +107,7 @@ def _first_tokens(outcomes: Sequence[Outcome]) -> list[float]:
 
 async def _introduce(target: Target) -> tuple[Target, TextMaker]:
     async with httpx.AsyncClient(timeout=60.0, trust_env=False) as client:
-        target = replace(target, model=target.model or await first_model(client, target))
-        return target, await probe(client, target)
+        return await introduce(client, target)
 
 
 def _evenly(load: FloodLoad, text: TextMaker, seconds: float, seed: int) -> list[Ask]:

@@ -9,29 +9,30 @@ from typing import Annotated
 
 import typer
 
-Url = Annotated[str, typer.Option("--url", help="The server's root, or its /v1; plain HTTP.")]
-Model = Annotated[str, typer.Option("--model", help="Model to ask for. Default: the server's first.")]
+from quire.cli.bench.load_options import (
+    URL,
+    ApiKey,
+    AsJson,
+    IgnoreEos,
+    InputTokens,
+    Model,
+    OnlyToken,
+    OutputTokens,
+    PlainUrl,
+    Seed,
+)
+
 Rate = Annotated[float, typer.Option("--rate", help="Requests a second that are too many, to find saturation.")]
 Times = Annotated[float, typer.Option("--times", help="What is asked then, as a multiple of saturation.")]
 Deadline = Annotated[float, typer.Option("--deadline-ms", help="Of each first token, sent as x-quire-deadline-ms.")]
-InputTokens = Annotated[int, typer.Option("--input-tokens", help="Prompt tokens of each request, about.")]
-OutputTokens = Annotated[int, typer.Option("--output-tokens", help="Most tokens of each answer.")]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long too much is asked.")]
 SaturationSeconds = Annotated[float, typer.Option("--saturation-seconds", help="How long saturation is measured.")]
 Pid = Annotated[int | None, typer.Option("--pid", help="The server's process, to see its memory.")]
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Full-length answers (quire and vLLM know this field).")]
-OnlyToken = Annotated[
-    int | None,
-    typer.Option("--only-token", help="Make it draw this id always (logit_bias): readable text of random weights."),
-]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")]
-Seed = Annotated[int, typer.Option("--seed", help="Where words and times come from.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 
 
 def overload(
     rate: Rate,
-    url: Url = "http://127.0.0.1:8000",
+    url: PlainUrl = URL,
     model: Model = "",
     times: Times = 4.0,
     deadline_ms: Deadline = 2000.0,

@@ -24,7 +24,7 @@ from quire.cli.bench import open_loop
 from quire.cli.bench.figures import significant
 from quire.cli.bench.http_client import Outcome, Target
 from quire.cli.bench.lean_client import LeanClient
-from quire.cli.bench.serve import first_model, probe
+from quire.cli.bench.serve import introduce
 from quire.cli.bench.workload import Ask, Sizes, TextMaker, made_up
 from quire.errors import InvalidSetting
 
@@ -63,8 +63,7 @@ def run(target: Target, load: OverloadLoad) -> dict[str, Any]:
 
 async def _run(target: Target, load: OverloadLoad) -> dict[str, Any]:
     async with httpx.AsyncClient(timeout=60.0, trust_env=False) as client:
-        target = replace(target, model=target.model or await first_model(client, target))
-        text = await probe(client, target)
+        target, text = await introduce(client, target)
         saturation = await _saturation(target, load, text)
         await asyncio.sleep(REST_S)
         before = await _metrics(client, target)

@@ -54,8 +54,8 @@ async def measure(target: Target, load: Load, on_done: Callable[[], None] | None
     load.check()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=load.timeout_s, limits=limits, trust_env=False) as client:
-        target = replace(target, model=target.model or await first_model(client, target))
-        asks = arrivals(load, await probe(client, target))
+        target, text = await introduce(client, target)
+        asks = arrivals(load, text)
 
         async def ask_once(ask: Ask, start: float) -> Outcome:
             return await send(client, target, ask, start)
@@ -78,6 +78,12 @@ def arrivals(load: Load, text: TextMaker) -> list[Ask]:
         return replayed(read_trace(load.trace, load.num_requests), rng, load.rate, text)
     shared = load.sizes.shared_tokens if load.workload == "shared-prefix" else 0
     return made_up(rng, load.num_requests, load.rate or 1.0, replace(load.sizes, shared_tokens=shared), text)
+
+
+async def introduce(client: httpx.AsyncClient, target: Target) -> tuple[Target, TextMaker]:
+    """`target` with its model's name, and who writes prompts for it; `StartError` if the server cannot be asked."""
+    target = replace(target, model=target.model or await first_model(client, target))
+    return target, await probe(client, target)
 
 
 async def first_model(client: httpx.AsyncClient, target: Target) -> str:

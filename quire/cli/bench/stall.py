@@ -5,13 +5,13 @@ Knows: the command's options. Does not know: how it is measured (`stall_load.py`
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from quire.cli.bench.load_options import URL, ApiKey, AsJson, IgnoreEos, Model, OnlyToken
+
 Url = Annotated[str, typer.Option("--url", help="The server's root, or its /v1.")]
-Model = Annotated[str, typer.Option("--model", help="Model to ask for. Default: the server's first.")]
 Streams = Annotated[int, typer.Option("--streams", help="Answers that stream all the time.")]
 StreamTokens = Annotated[int, typer.Option("--stream-tokens", help="Length of each; the next one follows at once.")]
 PromptTokens = Annotated[int, typer.Option("--prompt-tokens", help="Length of the long prompts, about.")]
@@ -24,22 +24,15 @@ PromptRate = Annotated[
 Seconds = Annotated[float, typer.Option("--seconds", help="How long prompts arrive and all is measured.")]
 AloneSeconds = Annotated[float, typer.Option("--alone-seconds", help="How long the streams are measured before.")]
 Target = Annotated[float | None, typer.Option("--target", help="Seconds that the 99th percentile is held against.")]
-IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Full-length answers (quire and vLLM know this field).")]
 TokenIds = Annotated[
     bool,
     typer.Option("--token-ids", help="Ask for ids, so that half characters are told too (quire and vLLM know this)."),
 ]
-OnlyToken = Annotated[
-    int | None,
-    typer.Option("--only-token", help="Make it draw this id always (logit_bias): readable text of random weights."),
-]
-ApiKey = Annotated[str | None, typer.Option("--api-key", help="Sent as a bearer token.")]
 Seed = Annotated[int, typer.Option("--seed", help="Where the words of prompts come from.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of a table.")]
 
 
 def stall(
-    url: Url = "http://127.0.0.1:8000",
+    url: Url = URL,
     model: Model = "",
     streams: Streams = 8,
     stream_tokens: StreamTokens = 1024,
@@ -64,8 +57,4 @@ def stall(
     load = StallLoad(
         streams, stream_tokens, prompt_tokens, prompts_at_once, prompt_rate, seconds, alone_seconds, target, seed
     )
-    found = run(Server(url, model, False, ignore_eos, api_key, token_ids, only_token), load)
-    if as_json:
-        typer.echo(json.dumps(found))
-    else:
-        show(found, as_json=False)
+    show(run(Server(url, model, False, ignore_eos, api_key, token_ids, only_token), load), as_json)

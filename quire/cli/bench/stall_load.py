@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count, pairwise
 from math import inf
 from random import Random
@@ -25,7 +25,7 @@ import httpx
 
 from quire.cli.bench.figures import significant, spread
 from quire.cli.bench.http_client import Outcome, Target, send
-from quire.cli.bench.serve import first_model, probe
+from quire.cli.bench.serve import introduce
 from quire.cli.bench.workload import Ask, TextMaker
 from quire.errors import InvalidSetting, StartError
 
@@ -83,8 +83,7 @@ async def measure(target: Target, load: StallLoad) -> dict[str, Any]:
     load.check()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(timeout=PATIENCE_S, limits=limits, trust_env=False) as client:
-        target = replace(target, model=target.model or await first_model(client, target))
-        text = await probe(client, target)
+        target, text = await introduce(client, target)
         start = time.perf_counter()
 
         async def ask(one: Ask, outcome: Outcome) -> Outcome:
