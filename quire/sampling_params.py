@@ -200,18 +200,28 @@ def check_optional_integer(name: str, value: object, low: int, high: int) -> Non
 
 
 def _stops(stop: SequenceOf[str] | str | None) -> tuple[str, ...]:
-    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
-    if len(stops) > MAX_STOPS:
-        raise RequestError("too many stop strings", got=len(stops), allowed=f"at most {MAX_STOPS}", param="stop")
-    for text in stops:
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_STOP_CHARACTERS:
+    return _texts("stop", "stop string", stop, MAX_STOPS, MAX_STOP_CHARACTERS)
+
+
+def _bad_words(words: SequenceOf[str] | None) -> tuple[str, ...]:
+    return _texts("bad_words", "bad word", words, MAX_BAD_WORDS, MAX_BAD_WORD_CHARACTERS)
+
+
+def _texts(
+    name: str, what: str, texts: SequenceOf[str] | str | None, most: int, most_characters: int
+) -> tuple[str, ...]:
+    whole = (texts,) if isinstance(texts, str) else tuple(texts or ())
+    if len(whole) > most:
+        raise RequestError(f"too many {what}s", got=len(whole), allowed=f"at most {most}", param=name)
+    for text in whole:
+        if not isinstance(text, str) or not 1 <= len(text) <= most_characters:
             raise RequestError(
-                "a stop string is empty, too long or not text",
+                f"a {what} is empty, too long or not text",
                 got=text,
-                allowed=f"1 to {MAX_STOP_CHARACTERS} characters",
-                param="stop",
+                allowed=f"1 to {most_characters} characters",
+                param=name,
             )
-    return stops
+    return whole
 
 
 def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:
@@ -219,21 +229,6 @@ def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:
     if whole and not (set(map(type, whole)) == {int} and min(whole) >= 0 and max(whole) < 2**31):
         for token in whole:  # one of them is wrong; looking at each alone takes time
             check_integer(name, token, 0, 2**31 - 1)
-    return whole
-
-
-def _bad_words(words: SequenceOf[str] | None) -> tuple[str, ...]:
-    whole = (words,) if isinstance(words, str) else tuple(words or ())
-    if len(whole) > MAX_BAD_WORDS:
-        raise RequestError("too many bad words", got=len(whole), allowed=f"at most {MAX_BAD_WORDS}", param="bad_words")
-    for word in whole:
-        if not isinstance(word, str) or not 1 <= len(word) <= MAX_BAD_WORD_CHARACTERS:
-            raise RequestError(
-                "a bad word is empty, too long or not text",
-                got=word,
-                allowed=f"1 to {MAX_BAD_WORD_CHARACTERS} characters",
-                param="bad_words",
-            )
     return whole
 
 

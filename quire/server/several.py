@@ -74,8 +74,7 @@ async def best(pieces: Pieces, first_choice: int, n: int) -> Pieces:
 
 
 def _mean_logprob(pieces: list[Piece]) -> float:
-    # An echoed prompt stands before the first piece's own tokens.
-    own = [token for piece in pieces for token in piece.tokens[len(piece.tokens) - len(piece.ids) :]]
+    own = [token for piece in pieces if piece.ids for token in piece.tokens]  # an echoed prompt has pieces without ids
     logprobs = [token.logprob.logprob for token in own if token.logprob is not None]
     return sum(logprobs) / max(1, len(logprobs))
 
