@@ -23,6 +23,7 @@
     │   │   ├─ DeadlineUnreachable  the predicted first token is after its deadline
     │   │   └─ DeadlineExceeded     the deadline passed in the queue
     │   ├─ EngineDead               the engine process is gone
+    │   ├─ ShuttingDown             the server leaves; asked again, another one answers
     │   └─ GenerationFailed         500: this request's computation went wrong (non-finite logits)
     └─ InternalError                our own mistake: HTTP 500
 
@@ -222,6 +223,13 @@ class EngineDead(ServiceError):
     """The engine process has gone away."""
 
     default_code = "engine_dead"
+
+
+class ShuttingDown(ServiceError):
+    """The server was told to leave before this request was answered. `retry_after_s` says when to ask again."""
+
+    default_code = "shutting_down"
+    retry_after_s = 1.0
 
 
 class GenerationFailed(ServiceError):

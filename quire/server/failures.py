@@ -24,6 +24,7 @@ from quire.errors import (
     RequestError,
     RouteNotFound,
     ServiceError,
+    ShuttingDown,
     Unauthorized,
 )
 from quire.observe import log
@@ -51,6 +52,8 @@ def headers(error: QuireError) -> dict[str, str]:
         return _come_back(error)
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
+    if isinstance(error, ShuttingDown):
+        return {"retry-after": str(math.ceil(error.retry_after_s)), "connection": "close"}
     if isinstance(error, BodyTooLarge):
         return {"connection": "close"}
     return {}

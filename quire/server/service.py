@@ -21,6 +21,7 @@ from quire.observe.metrics import Metrics
 from quire.plan import Plan
 from quire.receipt import NO_RECEIPT, Receipt
 from quire.server.door import Door
+from quire.server.lifecycle import Lifecycle
 from quire.server.receipts import fingerprint
 from quire.server.request_log import RequestLog
 from quire.server.speech import Spoken
@@ -75,6 +76,7 @@ class Service:
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     metrics: Metrics = field(default_factory=Metrics)
     door: Door = field(default_factory=Door)
+    lifecycle: Lifecycle = field(default_factory=Lifecycle)
     threads: Executor = field(default_factory=_threads)
     now: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
