@@ -133,6 +133,18 @@ class ServerSettings:
     max_queue_seconds: float = option(
         60.0, "Longest predicted wait for a place; a request that would wait longer is refused with 429. 0: no bound."
     )
+    drain_grace: float = option(
+        3.0, "Seconds after SIGTERM in which the server, no longer ready, takes new requests: load balancers look away."
+    )
+    drain_timeout: float = option(
+        20.0, "Seconds that open answers may take after that; what is left is ended with an error that can be retried."
+    )
+    listen_fd: int | None = option(
+        None, "Descriptor of an inherited socket to listen on, in place of --host and --port."
+    )
+    ready_fd: int | None = option(
+        None, "Inherited descriptor to write a line to, and to close, once requests are answered."
+    )
 
 
 Settings = EngineSettings | ServerSettings
@@ -200,6 +212,11 @@ def _check_server(settings: ServerSettings) -> None:
     _at_least("max_waiting", settings.max_waiting, 1)
     _at_least("request_log_bytes", settings.request_log_bytes, 2**20)
     _at_least("max_waiting_tokens", settings.max_waiting_tokens, 1)
+    for name in ("drain_grace", "drain_timeout"):
+        if not 0 <= getattr(settings, name) < inf:
+            raise InvalidSetting(f"{flag(name)} is no time", got=getattr(settings, name), allowed="0 or more seconds")
+    for name in ("listen_fd", "ready_fd"):
+        _at_least(name, getattr(settings, name), 3)
     if not 0 <= settings.max_queue_seconds < inf:
         raise InvalidSetting("--max-queue-seconds is no time", got=settings.max_queue_seconds, allowed="0 or more")
 

@@ -89,7 +89,10 @@ PURE = {"words", "cache", "scheduling", "structured", "text", "kernels", "ops", 
 PURE_FILES = {"engine/engine.py", "runner/inputs.py", "runner/runner.py", "runner/fake.py"}
 AMBIENT_MODULES = {"time", "random", "secrets", "uuid", "socket", "tempfile", "getpass"}
 # The only places that may read the environment, each with its reason.
-MAY_READ_ENVIRONMENT = {"ops/device.py": "QUIRE_CPU_ISA forces the instruction set"}
+MAY_READ_ENVIRONMENT = {
+    "ops/device.py": "QUIRE_CPU_ISA forces the instruction set",
+    "cli/listener.py": "LISTEN_FDS and LISTEN_PID are how systemd hands a socket down",
+}
 # No part of the engine's side ever reaches out: it has no client to do it with.
 NETWORK = {"httpx", "requests", "urllib", "http", "socket", "socketserver", "huggingface_hub", "aiohttp", "urllib3"}
 MAY_NETWORK = {"cli", "server"}
@@ -98,7 +101,7 @@ EXECUTING = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml", "jobl
 EXECUTING_CALLS = {"eval", "exec", "compile", "__import__"}
 EXECUTING_ATTRIBUTES = {("torch", "load"), ("yaml", "load"), ("np", "load"), ("numpy", "load")}
 DEVELOPMENT_ONLY = {"torch", "transformers", "safetensors", "pytest", "hypothesis", "openai"}
-MAY_START_PROCESSES = {"engine/process.py", "engine/grammar_process.py"}
+MAY_START_PROCESSES = {"engine/process.py", "engine/grammar_process.py", "cli/successor.py"}
 FORBIDDEN_TEXT = re.compile(r"/work/|/root/|/home/|(?<![\w.])/tmp/|(?i:\bco-authored-by\b)")
 
 

@@ -1,6 +1,10 @@
 """The HTTP server's life: from the first request to the order to stop, or to the engine's death.
 
-Knows: uvicorn, signals, the engine's client. Does not know: routes, models.
+    SIGTERM   leave with grace                      a second one ends what is open
+    SIGINT    leave at once, but cleanly            a second one ends what is open
+    SIGUSR2   start a successor, hand it the socket
+
+Knows: uvicorn, signals, the engine's client. Does not know: routes, models, what leaving consists of.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from quire.cli.handover import Handover
 from quire.engine.client import EngineClient
 from quire.engine.garbage import Sweeper, settle_in
+from quire.server.leaving import AFTER_HANDOVER, Leaving, Patience, quick
+from quire.server.lifecycle import Lifecycle
 from quire.server.serve import uvicorn_config
 
 INTERRUPTED = 130
@@ -25,18 +33,32 @@ WATCH_S = 1.0  # how often the engine is looked at
 FAREWELL_S = 2.0  # how long a server without an engine still tells its clients so, before it leaves
 
 
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """What a server's comings and goings depend on. `handover` is how its successor is started."""
+
+    lifecycle: Lifecycle
+    patience: Patience
+    handover: Handover
+    is_inherited: bool = False
+
+
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers, which would end the process by the signal and skip our own ending."""
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None], stay: Stay) -> None:
         super().__init__(config)
         self.exit_code = 0
         self.on_listening = on_listening
+        self._stay = stay
+        self._leaving = Leaving(stay.lifecycle, say, stay.is_inherited)
+        self._handing_over: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so: who reads the address can connect."""
         await super().startup(sockets)
         if self.started:
+            self._stay.lifecycle.serve()
             self.on_listening()
 
     @contextlib.contextmanager
@@ -45,21 +67,58 @@ class Server(uvicorn.Server):
         yield
 
     def stop(self, number: signal.Signals) -> None:
-        """Take no more connections, let open answers end; a second order does not wait for them."""
+        """Leave; a second order does not wait for open answers."""
+        if self.should_exit and not self._stay.lifecycle.is_ready:
+            self._leaving.hurry()
+            return
         self.exit_code = INTERRUPTED if number == signal.SIGINT else 0
-        self.force_exit = self.should_exit
+        patience = self._stay.patience
+        self._leaving.order(number.name, quick(patience) if number == signal.SIGINT else patience)
         self.should_exit = True
 
+    def restart(self, listener: socket.socket) -> None:
+        """Start a successor, and leave once it answers."""
+        if self.should_exit:
+            say("restart  refused: this server is leaving already")
+        elif self._handing_over is not None and not self._handing_over.done():
+            say("restart  refused: a successor is starting already")
+        else:
+            self._handing_over = asyncio.create_task(self._hand_over(listener))
 
-async def listen(app: ASGIApp, listener: socket.socket, client: EngineClient, on_listening: Callable[[], None]) -> int:
-    """Answer requests until SIGINT (exit code 130), SIGTERM (0), or the end of the engine (1)."""
-    server = Server(uvicorn_config(app), on_listening)
+    async def _hand_over(self, listener: socket.socket) -> None:
+        number = await self._stay.handover.run(listener, say)
+        if number is not None and not self.should_exit:
+            self._leaving.order(f"SIGUSR2, process {number} answers", AFTER_HANDOVER, has_successor=True)
+            self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Leave, phase by phase. A successor that does not answer yet is not wanted any more."""
+        if self._handing_over is not None:
+            self._handing_over.cancel()
+            await asyncio.gather(self._handing_over, return_exceptions=True)
+        if not self._stay.lifecycle.is_leaving:
+            self._leaving.order("the engine is gone", quick(self._stay.patience))
+        await self._leaving.run(self, sockets or [])
+
+
+async def listen(
+    app: ASGIApp, listener: socket.socket, client: EngineClient, on_listening: Callable[[], None], stay: Stay
+) -> int:
+    """Answer requests until SIGINT (exit code 130), SIGTERM or a successor (0), or the end of the engine (1)."""
+    server = Server(uvicorn_config(app), on_listening, stay)
+    here = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, server.stop, number)
+        here.add_signal_handler(number, server.stop, number)
+    here.add_signal_handler(signal.SIGUSR2, server.restart, listener)
     watching = asyncio.create_task(_watch(server, client))
     await server.serve([listener])
     watching.cancel()
     return server.exit_code
+
+
+def say(line: str) -> None:
+    """One line for whoever looks after the server."""
+    print(line, file=sys.stderr, flush=True)
 
 
 async def _watch(server: Server, client: EngineClient) -> None:

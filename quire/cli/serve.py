@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire import __version__
+from quire.cli.listener import open_listener
 from quire.cli.prepare import Prepared, describe, prepare
 from quire.cli.progress import LoadingBar
+from quire.cli.successor import check_ready_fd, tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import spawn
@@ -47,39 +49,21 @@ def serve(model: str | None, revision: str | None, engine: EngineSettings, serve
 
     log.set_up(server.log_level)
     ring = None if server.api_keys is None else KeyRing(Path(server.api_keys))
-    listener = bind(server.host, server.port)
+    listener, is_inherited = open_listener(server.host, server.port, server.listen_fd)
     try:
+        check_ready_fd(server.ready_fd)
         prepared = prepare(model, revision, engine)
         for line in describe(prepared):
             _say(line)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(prepared, server, ring, listener))
+            return runner.run(_serve(prepared, server, ring, listener, is_inherited))
     finally:
         listener.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: an address that cannot be had is refused before a model is loaded."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except PermissionError as problem:
-        listener.close()
-        raise InvalidSetting("--port needs rights that this user lacks", got=port, allowed="1024 or more") from problem
-    except (socket.gaierror, UnicodeError) as problem:
-        listener.close()
-        raise InvalidSetting("--host is not an address of this machine", got=host, hint="Try 127.0.0.1.") from problem
-    except OSError as problem:
-        listener.close()
-        raise InvalidSetting(
-            f"cannot listen on {host}:{port}", got=problem.strerror, hint="Choose another --port, or 0 for a free one."
-        ) from problem
-    return listener
-
-
-async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | None, listener: socket.socket) -> int:
+async def _serve(
+    prepared: Prepared, settings: ServerSettings, ring: KeyRing | None, listener: socket.socket, is_inherited: bool
+) -> int:
     client = spawn(prepared.plan, prepared.folder, contract_of(settings))
     bar = LoadingBar()
     client.on_loading = bar.show
@@ -90,12 +74,23 @@ async def _serve(prepared: Prepared, settings: ServerSettings, ring: KeyRing | N
         bar.close()
         for line in describe_service(service):
             _say(line)
-        from quire.cli.listen import listen
+        from quire.cli.handover import Handover
+        from quire.cli.listen import Stay, listen
+        from quire.server.leaving import Patience
 
         if ring is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, ring)
+
+        def answers() -> None:
+            _announce(ready, settings, prepared, ring, listener)
+            if settings.ready_fd is not None:
+                tell_ready(settings.ready_fd)
+
+        patience = Patience(settings.drain_grace, settings.drain_timeout)
+        command = [sys.executable, *sys.orig_argv[1:]]
+        stay = Stay(service.lifecycle, patience, Handover(command, prepared.plan, service.log), is_inherited)
         try:
-            return await listen(app, listener, client, lambda: _announce(ready, settings, prepared, ring, listener))
+            return await listen(app, listener, client, answers, stay)
         finally:
             if service.log is not None:
                 service.log.close()

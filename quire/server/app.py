@@ -50,7 +50,7 @@ def create_app(service: Service) -> Starlette:
 
 def _layers(service: Service) -> list[Middleware]:
     settings = service.settings
-    layers = [Middleware(Recorder, metrics=service.metrics, now=service.now)]
+    layers = [Middleware(Recorder, metrics=service.metrics, now=service.now, lifecycle=service.lifecycle)]
     if settings.cors_origins:
         layers.append(Middleware(allow_origins, origins=settings.cors_origins))
     layers.append(Middleware(Guard))

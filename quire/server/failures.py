@@ -122,7 +122,7 @@ class Guard:
         ours = as_ours(error)
         if isinstance(ours, Overloaded) and (record := scope.get(RECORD)) is not None:
             record.refused = ours.cause
-        if ours.status >= 500:
+        if ours.status >= 500 and not isinstance(ours, ShuttingDown):  # which is said once, by whoever ends them
             log.say(log.get(PART), logging.ERROR, "request failed", code=ours.code, message=ours.message)
         return respond(ours)
 

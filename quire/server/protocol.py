@@ -22,10 +22,18 @@ class HttpProtocol(HttpToolsProtocol):
     _num_head_bytes = 0
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
+    idle_since_s = 0.0  # on the loop's clock: when its last answer ended, or it was made
+
+    @property
+    def is_idle(self) -> bool:
+        """True while neither a request nor a part of one is here."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        return is_answered and not self.pipeline and not self._num_head_bytes
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A new connection: its first head must come in time."""
         super().connection_made(transport)
+        self.idle_since_s = self.loop.time()
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,6 +63,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer has ended."""
+        self.idle_since_s = self.loop.time()
+        super().on_response_complete()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:

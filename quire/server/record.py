@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quire.events import RequestStats
 from quire.observe import log
 from quire.observe.metrics import Metrics
+from quire.server.lifecycle import Lifecycle
 
 HEADER = "x-request-id"
 KEY = "quire.record"
@@ -60,10 +61,17 @@ class Record:
 
 
 class Recorder:
-    """ASGI: gives every request a record and an x-request-id, and says one line when it is over."""
+    """ASGI: gives every request a record and an x-request-id, and says one line when it is over.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, now: Callable[[], float]) -> None:
+    Who leaves says so: an answer that begins then is its connection's last.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, now: Callable[[], float], lifecycle: Lifecycle | None = None
+    ) -> None:
+        """Without a lifecycle the server never leaves."""
         self._app, self._metrics, self._now = app, metrics, now
+        self._lifecycle = Lifecycle() if lifecycle is None else lifecycle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on with its record under `scope[KEY]`."""
@@ -76,7 +84,10 @@ class Recorder:
         async def stamped(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = record.request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = record.request_id
+                if self._lifecycle.is_leaving:
+                    headers["connection"] = "close"
             await send(message)
 
         try:

@@ -59,7 +59,8 @@ class Reply(Response):
 
     async def _work(self, record: Record, send: Send) -> None:
         with self._service.door.visit() as visit:
-            job = await self._make(visit)
+            with self._service.lifecycle.mortal():
+                job = await self._make(visit)
             await _Telling(self._service, job, record, send).run()
 
 
@@ -122,21 +123,24 @@ class _Telling:
         return UNSET
 
     async def _whole(self, chunks: AsyncGenerator[Chunk, None]) -> None:
-        parts = [chunk async for chunk in chunks]
+        with self._service.lifecycle.mortal():
+            parts = [chunk async for chunk in chunks]
         whole = encode(self._writer.fold(parts, self._progress.usage()))
         answer = Response(whole, media_type="application/json")
         answer.raw_headers += seed_headers(self._job)
         await answer({"type": "http"}, _never, self._send)
 
     async def _stream(self, chunks: AsyncGenerator[Chunk, None]) -> None:
-        first = await anext(chunks)
+        with self._service.lifecycle.mortal():
+            first = await anext(chunks)
         await self._send(
             {"type": "http.response.start", "status": 200, "headers": SSE_HEADERS + seed_headers(self._job)}
         )
         try:
-            await self._write(event(first))
-            async for chunk in chunks:
-                await self._write(event(chunk))
+            with self._service.lifecycle.mortal():
+                await self._write(event(first))
+                async for chunk in chunks:
+                    await self._write(event(chunk))
         except TimeoutError:
             self._record.finish = "slow_reader"
             return

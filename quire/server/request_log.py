@@ -5,6 +5,7 @@ Knows: files, rotation, what to do when a disk is full. Does not know: what a li
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -33,6 +34,7 @@ class RequestLog:
         self._num_bytes = os.fstat(self._descriptor).st_size
         self._thread = ThreadPoolExecutor(1, "quire-request-log")
         self._num_pending = self._num_lost = 0
+        self._is_shared = False
 
     def write(self, job: LoggedJob) -> None:
         """Hand one over; never waits for the disk."""
@@ -41,6 +43,17 @@ class RequestLog:
             return
         self._num_pending += 1
         self._thread.submit(self._write, job)
+
+    def share(self) -> None:
+        """Let a successor write to the file, too; from now on it is the one who begins it anew."""
+        self._is_shared = True
+        fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def reclaim(self) -> None:
+        """There is no successor after all. Should somebody else have taken the file meanwhile, it stays shared."""
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_shared = False
 
     def close(self) -> None:
         """Write what is waiting, and end."""
@@ -58,7 +71,8 @@ class RequestLog:
             self._num_pending -= 1
 
     def _append(self, line: bytes) -> None:
-        if self._num_bytes and self._num_bytes + len(line) > self._max_bytes:
+        self._num_bytes = os.fstat(self._descriptor).st_size  # during a handover two servers write
+        if self._num_bytes and self._num_bytes + len(line) > self._max_bytes and not self._is_shared:
             self._begin_anew()
         try:
             rest = memoryview(line)
@@ -67,7 +81,6 @@ class RequestLog:
         except OSError:
             os.ftruncate(self._descriptor, self._num_bytes)  # no half lines
             raise
-        self._num_bytes += len(line)
 
     def _begin_anew(self) -> None:
         self.path.replace(self.path.with_name(self.path.name + ".1"))

@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from quire.errors import EngineDead, RequestError
+from quire.errors import EngineDead, RequestError, ShuttingDown
 from quire.observe.metrics import CONTENT_TYPE
 from quire.receipt import MEANINGS
 from quire.server import schema
@@ -37,7 +37,8 @@ def bind(service: Service, path: str, handle: Handler) -> Callable[[Request], Aw
         record = record_of(request.scope)
         record.route = path
         try:
-            return await handle(service, request)
+            with service.lifecycle.mortal():
+                return await handle(service, request)
         except ClientDisconnect:
             record.finish = "disconnect"
             return _Silence()
@@ -117,6 +118,8 @@ async def health(service: Service, request: Request) -> Response:
     """GET /health: 200 only while a request would be answered."""
     if not service.client.is_ready:
         raise EngineDead("the engine is not serving")
+    if not service.lifecycle.is_ready:
+        raise ShuttingDown("the server is shutting down", hint="Requests that come now are still answered.")
     return _json({"status": "ok"})
 
 
