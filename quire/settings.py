@@ -119,6 +119,7 @@ class ServerSettings:
         256 * 2**20, "Size at which --request-log begins anew; the file before it is kept as FILE.1."
     )
     cors_origins: tuple[str, ...] = option((), "Browser origins that may call the API; may be given several times.")
+    api_docs: bool = option(False, "Describe the API at /openapi.json, behind the same key as everything else.")
     unknown_fields: str = option(
         "refuse", "What to do with request fields that nobody knows.", choices=("refuse", "warn")
     )

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from quire.server import routes
+from quire.server import openapi, routes
 from quire.server.access import BodyLimit, RequireKey, allow_origins
 from quire.server.failures import Guard
 from quire.server.record import Recorder
@@ -35,12 +35,15 @@ ROUTES = (
     ("/receipt", "GET", routes.receipt),
 )
 
+DOCUMENT = "/openapi.json"
+
 
 def create_app(service: Service) -> Starlette:
     """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
     service.client.on_stats = service.metrics.on_step
+    table = (*ROUTES, (DOCUMENT, "GET", openapi.answering(ROUTES))) if service.settings.api_docs else ROUTES
     app = Starlette(
-        routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in ROUTES],
+        routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in table],
         middleware=_layers(service),
         exception_handlers={HTTPException: _pass_on},
     )
