@@ -20,6 +20,7 @@ __all__ = [
     "MAX_PRIORITY",
     "MAX_WEIGHT",
     "Request",
+    "Resumed",
     "SamplingParams",
     "Sequence",
     "check_constrained",
@@ -52,6 +53,20 @@ class Constraint:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """How far a request had come when its engine was lost, as whoever reads its answer knows it: from there it goes on.
+
+    `samples` are (index, tokens told) of those that go on; a sample that is not among them has ended. `num_prompt_told`
+    prompt tokens after the first have had their log probabilities told. `num_cached` is what was told of the prefix
+    cache, None where nothing was told yet. A search begins anew: it tells nothing before its end.
+    """
+
+    samples: tuple[tuple[int, tuple[int, ...]], ...]
+    num_prompt_told: int = 0
+    num_cached: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One admitted request: everything valid, every default resolved.
 
@@ -63,7 +78,7 @@ class Request:
     A `constraint` decides which tokens may be drawn; `params.structured_outputs`, of which it was made, is None here.
     With `beams` nothing is drawn: the answers are the `params.n` best sequences of a search.
     No token of an answer completes one of `bad_sequences`, of which there is at least one for each of the params' bad
-    words.
+    words. With `resumed` it was taken in before, by an engine that is gone, and goes on after what was told.
     """
 
     id: str
@@ -80,6 +95,7 @@ class Request:
     constraint: Constraint | None = None
     beams: Beams | None = None
     bad_sequences: tuple[tuple[int, ...], ...] = ()
+    resumed: Resumed | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -91,6 +107,8 @@ class Request:
         if self.beams is not None:
             self._check_search(self.beams)
         self._check_allowed()
+        if self.resumed is not None:
+            self._check_resumed(self.resumed)
         check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
 
@@ -133,6 +151,15 @@ class Request:
     def max_total_tokens(self) -> int:
         """The longest a sample of this request can become, prompt included."""
         return len(self.prompt) + self.max_tokens
+
+    def _check_resumed(self, resumed: Resumed) -> None:
+        """Refuse to go on where the request could not be."""
+        indices = [index for index, _ in resumed.samples]
+        if not indices or sorted({*indices}) != indices or indices[0] < 0 or indices[-1] >= self.params.n:
+            raise RequestError("a request goes on with samples that it does not have", got=indices, param="resumed")
+        num_most = max([len(tokens) for _, tokens in resumed.samples])
+        if num_most >= self.max_tokens or not 0 <= resumed.num_prompt_told < len(self.prompt):
+            raise RequestError("a request that goes on was told more than there is", got=num_most, param="resumed")
 
     def _check_search(self, beams: Beams) -> None:
         check_searched(self.params)

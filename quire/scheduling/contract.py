@@ -74,9 +74,13 @@ class Gate:
         """What may be promised to `request`, or the `Overloaded` that says why and when to come back.
 
         Only the first request of a job is judged: the others come in with it. A flex request waits for idle time,
-        which nobody foresees: nothing is promised to it.
+        which nobody foresees: nothing is promised to it. One that goes on after its engine was lost is not judged
+        again: its deadline holds while nothing was told of it, and what it waits now says nothing of the forecast.
         """
         deadline_s = inf if request.deadline_s is None else request.deadline_s
+        if request.resumed is not None:
+            has_begun = any(tokens for _, tokens in request.resumed.samples)
+            return Promise(now, inf if has_begun else deadline_s, None, 0.0)
         forecast = None if request.flex else self._outlook.forecast(request, now)
         if request.leads:
             self._check_tokens(request, forecast)

@@ -24,6 +24,7 @@ from quire.scheduling.lane import Lane, two_lanes
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.outlook import Outlook
 from quire.scheduling.pace import ItlTarget
+from quire.scheduling.resuming import seats_of
 from quire.scheduling.search import Search
 from quire.scheduling.seat import Seat
 from quire.scheduling.serving import Serving
@@ -90,18 +91,23 @@ class Scheduler:
             error = RequestError("a request with this id is already here", got=request.id, param="id")
         if error is not None:
             raise error
-        num_samples = 1 if request.beams is not None else request.params.n
-        seat = Seat(self._new_id(), request, tokens=list(request.prompt), indices=tuple(range(num_samples)))
+        seats = seats_of(request, self._new_id)
         if request.beams is not None:
-            self._searches[request.id] = Search(seat, request.beams)
-        lane = self._lane(seat)
-        seat.account = lane.accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
-        seat.place = policy.place(self._rule, now, self._num_arrivals, request.priority)
-        seat.turn = policy.turn(self._rule, now, self._num_arrivals, request.priority)
+            self._searches[request.id] = Search(seats[0], request.beams)
+        lane = self._lane(seats[0])
+        self._families[request.id] = {index: seat for seat in seats for index in seat.indices}
+        for seat in seats:
+            seat.account = lane.accounts.enter(request.tenant if self._rule.by_tenant else "", request.weight)
+            seat.place = policy.place(self._rule, now, self._num_arrivals, request.priority, seat.index)
+            seat.turn = policy.turn(self._rule, now, self._num_arrivals, request.priority, seat.index)
+            self._seats[seat.id] = seat
+            lane.line.join(seat)
         self._num_arrivals += 1
-        self._families[request.id] = dict.fromkeys(seat.indices, seat)
-        self._seats[seat.id] = seat
-        lane.line.join(seat)
+
+    def name_of(self, seq_id: int) -> str | None:
+        """The id of the request whose sequence this is; None if there is no such sequence (any more)."""
+        seat = self._seats.get(seq_id)
+        return None if seat is None else seat.name
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> list[Delta]:
         """End a request, or only sample `index` of it, now; what has already ended, or never was, says nothing.

@@ -11,6 +11,7 @@ from random_traces import VOCAB_SIZE, Abort, Trace
 
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
+from quire.engine.open_request import OpenRequest
 from quire.errors import RequestError
 from quire.request import Finish, Request, Sequence
 from quire.runner.fake import FakeRunner, choose_token, likeliest
@@ -24,6 +25,15 @@ class LawfulRun:
 
     def __init__(self, trace: Trace) -> None:
         self.trace = trace
+        self.requests: dict[str, Request] = {}
+        self.samples: dict[tuple[str, int], list[Delta]] = {}
+        self.seen: Counter[str] = Counter()
+        self.open: dict[str, OpenRequest] = {}
+        self._begin()
+
+    def _begin(self) -> None:
+        """An engine that knows nobody."""
+        trace = self.trace
         self.pool = BlockPool(trace.num_blocks)
         prefix = PrefixIndex(trace.limits.block_size) if trace.cache else None
         self.scheduler = Scheduler(trace.limits, self.pool, prefix, trace.policy)
@@ -31,9 +41,21 @@ class LawfulRun:
         if trace.rash:
             for lane in (self.scheduler._ordinary, self.scheduler._flex):
                 lane.entry._future = lambda seat: (1, len(seat.blocks))  # type: ignore[method-assign]
-        self.requests: dict[str, Request] = {}
-        self.samples: dict[tuple[str, int], list[Delta]] = {}
-        self.seen: Counter[str] = Counter()
+
+    def _lose(self, number: int) -> None:
+        """The engine is gone, with all that it had not told; another one goes on."""
+        self._begin()
+        self.seen["lost"] += 1
+        for each in self.open.values():
+            each.lose()
+            if not each.is_over:
+                again = each.to_send()
+                assert again.resumed is not None
+                self.seen["resumed"] += 1
+                self.seen["resumed amid an answer"] += any(tokens for _, tokens in again.resumed.samples)
+                self.seen["resumed apart"] += len({tokens for _, tokens in again.resumed.samples}) > 1
+                self.seen["resumed amid a prompt"] += 0 < again.resumed.num_prompt_told < len(again.prompt) - 1
+                self.scheduler.add(again, float(number))
 
     def run(self) -> Counter[str]:
         number = 0
@@ -41,6 +63,8 @@ class LawfulRun:
         while number <= last_arrival or self.scheduler.has_work:
             self._arrive(number)
             self._abort(number, amid=False)
+            if (number, False) in self.trace.losses:
+                self._lose(number)
             self._step(number)
             self.scheduler.check()
             number += 1
@@ -59,6 +83,7 @@ class LawfulRun:
                 self.seen["refused"] += 1
                 continue
             self.requests[request.id] = request
+            self.open[request.id] = OpenRequest(request, was_sent=True)
             for index in range(request.params.n):
                 self.samples[request.id, index] = []
 
@@ -85,6 +110,9 @@ class LawfulRun:
         if number in self.trace.failures:
             result = StepResult((WorkResult(error="not finite"), *result.works[1:]))
         self._abort(number, amid=True)
+        if (number, True) in self.trace.losses:
+            self._lose(number)
+            return
         self._hear(self.scheduler.settle(step, result, float(number)))
         stats = self.scheduler.stats()
         self.seen["preempted"] += stats.num_preempted
@@ -122,6 +150,7 @@ class LawfulRun:
             assert delta.tokens or delta.prompt_logprobs or delta.finish, "news of nothing"
             assert not heard or heard[-1].num_cached in (0, delta.num_cached)
             heard.append(delta)
+            self.open[delta.request_id].hear(delta)
 
     def _patience(self) -> int:
         """Whoever stands first computes a token a step and is not put back. It can lose that place, and then its work,
@@ -131,7 +160,7 @@ class LawfulRun:
         for flex in (False, True):
             mine = [request for request in self.requests.values() if request.flex == flex]
             bound += sum(request.max_total_tokens * request.num_rows for request in mine) * len(mine)
-        return bound
+        return bound * (1 + len(self.trace.losses))
 
     def _judge_the_end(self) -> None:
         assert self.pool.num_used == 0

@@ -26,7 +26,8 @@ class Abort:
 
 @dataclass(frozen=True)
 class Trace:
-    """Limits, a pool, who arrives before which step, who goes away, and which steps' works fail.
+    """Limits, a pool, who arrives before which step, who goes away, which steps' works fail, and before or amid which
+    steps the whole engine is lost and another one goes on.
 
     A `rash` scheduler expects every answer to end with its next token, and so has to put back what it let in.
     """
@@ -39,9 +40,10 @@ class Trace:
     aborts: tuple[Abort, ...]
     failures: tuple[int, ...]
     rash: bool = False
+    losses: tuple[tuple[int, bool], ...] = ()
 
 
-def trace_of(random: Random, searches: bool = False) -> Trace:
+def trace_of(random: Random, searches: bool = False, losses: bool = False) -> Trace:
     """Small pools, small budgets, few tokens: everything that can collide does.
 
     With `searches` most are beam searches, of which somewhat more room holds a few.
@@ -73,6 +75,9 @@ def trace_of(random: Random, searches: bool = False) -> Trace:
         aborts=tuple(_abort(random, request) for request in requests if random.randint(1, 8) == 1),
         failures=(random.randint(0, 20),) if random.randint(1, 10) == 1 else (),
         rash=searches,
+        losses=tuple([(random.randint(1, 25), random.choice((True, False))) for _ in range(random.randint(1, 4))])
+        if losses
+        else (),
     )
 
 

@@ -53,6 +53,22 @@ def test_two_thousand_traces_of_beam_searches_keep_the_laws(part: int) -> None:
         assert seen[event] >= each // 20, f"the traces hardly ever meet this: {event} in {seen}"
 
 
+@pytest.mark.parametrize("searches", [False, True])
+def test_traces_in_which_engines_are_lost_keep_the_laws(searches: bool) -> None:
+    """What is told in all is what one engine would have told, whatever was under way: once, and ended once."""
+    seen: Counter[str] = Counter()
+    for seed in range(500):
+        try:
+            seen += LawfulRun(trace_of(Random(seed), searches, losses=True)).run()
+        except Exception as error:
+            raise AssertionError(f"trace {seed} breaks a law: {error}") from error
+    events = ["lost", "resumed"]
+    if not searches:
+        events += ["resumed amid an answer", "resumed apart", "resumed amid a prompt", "preempted"]
+    for event in events:
+        assert seen[event] >= 20, f"the traces hardly ever meet this: {event} in {seen}"
+
+
 @settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.randoms(use_true_random=False))
 def test_traces_that_hypothesis_thinks_of_keep_the_laws(random: Random) -> None:
