@@ -24,7 +24,11 @@
     │   │   └─ DeadlineExceeded     the deadline passed in the queue
     │   ├─ EngineDead               the engine process is gone
     │   ├─ ShuttingDown             the server leaves; asked again, another one answers
-    │   └─ GenerationFailed         500: this request's computation went wrong (non-finite logits)
+    │   └─ GenerationFailed         500: this request's computation went wrong
+    │       ├─ NotFinite            logits, keys or values came out infinite or NaN
+    │       ├─ IdOutOfRange         a token outside the vocabulary was drawn
+    │       ├─ StepFailed           its part of a step raises, where its neighbours' do not
+    │       └─ Quarantined          its id is that of a request that ended so
     └─ InternalError                our own mistake: HTTP 500
 
 Knows: how an error is worded. Does not know: HTTP bodies (`server/failures.py`) or who raised it.
@@ -237,6 +241,30 @@ class GenerationFailed(ServiceError):
 
     status = 500
     default_code = "generation_failed"
+
+
+class NotFinite(GenerationFailed):
+    """Infinity or NaN in what the model made of this request: nothing that follows from it can be trusted."""
+
+    default_code = "not_finite"
+
+
+class IdOutOfRange(GenerationFailed):
+    """A token came out that is not in the vocabulary."""
+
+    default_code = "id_out_of_range"
+
+
+class StepFailed(GenerationFailed):
+    """The computation of this request alone raises."""
+
+    default_code = "step_failed"
+
+
+class Quarantined(GenerationFailed):
+    """A request of this id could not be computed before; it is not tried again."""
+
+    default_code = "quarantined"
 
 
 class InternalError(QuireError):

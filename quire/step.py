@@ -8,11 +8,22 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from quire.errors import GenerationFailed, NothingAllowed, QuireError
+from quire.errors import GenerationFailed, IdOutOfRange, NothingAllowed, NotFinite, QuireError, StepFailed
 from quire.request import Constraint, Finish, SamplingParams
 
 LEAST_LOGPROB = -9999.0  # OpenAI's "very unlikely": told where the model says less, minus infinity above all
 NOTHING_ALLOWED = "no token may be drawn: bans, bad words, allowed ids and the form leave none"
+LOGITS_NOT_FINITE = "the model's logits are not finite"
+KV_NOT_FINITE = "keys or values of its tokens are not finite"
+ID_OUT_OF_RANGE = "a token outside the vocabulary was drawn"
+STEP_RAISED = "its part of a step cannot be computed"
+FAULTS: dict[str, type[GenerationFailed]] = {
+    LOGITS_NOT_FINITE: NotFinite,
+    KV_NOT_FINITE: NotFinite,
+    ID_OUT_OF_RANGE: IdOutOfRange,
+    STEP_RAISED: StepFailed,
+}
+"""Errors of results that a request cannot be blamed for, and what they are as exceptions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +112,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class WorkResult:
-    """What came of one work: one token per index of its draw, or `error` if its logits were not finite.
+    """What came of one work: one token per index of its draw, or `error` if it went wrong.
 
     `forced` tokens follow the one that was drawn without being drawn: the draw's constraint allows no others.
     """
@@ -144,4 +155,5 @@ def failure(reason: str | None) -> QuireError:
     """The `error` of a delta as an exception: the caller's to mend where what he forbids leaves nothing, else ours."""
     if reason == NOTHING_ALLOWED:
         return NothingAllowed(reason, hint="Allow more; where an answer has a form, allow the end of text too.")
-    return GenerationFailed("the computation of this request went wrong", got=reason)
+    kind = FAULTS.get(reason or "", GenerationFailed)
+    return kind("the computation of this request went wrong", got=reason)

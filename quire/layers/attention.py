@@ -79,7 +79,7 @@ class Attention:
         self.qkv(forward.device, x_TH, qkv_TN, norm=norm)
         rope_store(
             forward.device, qkv_TN, forward.positions_T, forward.slots_T, self.rotary.cos_PD2, self.rotary.sin_PD2,
-            forward.kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD,
+            forward.kv, self.layer, self.q_norm_D, self.k_norm_D, self.eps, q_TQD, forward.flaws_T1,
         )  # fmt: skip
         return q_TQD
 

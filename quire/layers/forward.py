@@ -28,7 +28,8 @@ class Forward:
     Sequence s owns rows `query_starts_S1[s]:query_starts_S1[s + 1]`, which are the last positions of its
     `seq_lens_S[s]` tokens. Row t stands at `positions_T[t]`; its K and V go to slot `slots_T[t]` = block * block_size +
     offset; `block_tables_SB` lists the blocks of every sequence, padded with anything. `rows_R` is what `Model.forward`
-    makes logits of; None is every row.
+    makes logits of; None is every row. With `flaws_T1` (int32, T + 1 zeros) elements 0 and 1 + t become 1 where row t
+    stores keys or values that are not finite.
     """
 
     device: Device
@@ -41,6 +42,7 @@ class Forward:
     block_tables_SB: Int32
     kv: KVCache
     rows_R: Int32 | None = None
+    flaws_T1: Int32 | None = None
 
     def ends(self, seqs_R: Int32) -> tuple[Int32, Forward]:
         """Rows of the last tokens of sequences `seqs_R`, and the step of these rows alone, whose K and V are stored."""

@@ -27,6 +27,7 @@ def rope_store(
     k_norm_D: Any,
     eps: float,
     q_out_TQD: Any,
+    flaws_T1: Any | None = None,
 ) -> None:
     """Norm (if weights are given) and rotate q and k of every token; q goes to `q_out_TQD`, k and v to their slot of
     `layer`.
@@ -35,9 +36,11 @@ def rope_store(
     rotation: with x = (x1, x2), the halves of a head, (x1*cos - x2*sin, x2*cos + x1*sin), cos and sin (float32) by
     the token's position. slot = block * block_size + offset; positions and slots are int32, slots distinct. With
     bfloat16 pages k and v are rounded once, to nearest even; with int8 pages to integers times the head's scale, its
-    largest / 127. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes that do not
+    largest / 127. Where k or v of row t is not finite, `flaws_T1` (int32, T + 1 elements, left as it is otherwise) gets
+    1 in elements 0 and 1 + t. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes that do not
     fit, a position outside the table, a slot outside the cache (before anything is written).
     """
     _cpu.rope_store(
-        device.cpu, qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.cpu, layer, q_norm_D, k_norm_D, eps, q_out_TQD
-    )
+        device.cpu, qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.cpu, layer, q_norm_D, k_norm_D, eps, q_out_TQD,
+        flaws_T1,
+    )  # fmt: skip

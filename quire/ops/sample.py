@@ -18,6 +18,7 @@ from quire.ops.device import Device
 
 SAMPLED, NOT_FINITE, NOTHING_ALLOWED = 0, 1, 2
 LEAST_REPETITION = 2.0**-126
+MASKED, FORBIDDING = 1, 2
 
 ROW = np.dtype(
     [
@@ -32,7 +33,7 @@ ROW = np.dtype(
         ("top_k", "i4"),  # 0: off
         ("num_top", "i4"),  # likeliest tokens to be told, at most K; -1: no log probabilities at all
         ("given", "i4"),  # a token to be told about instead of a draw; -1: draw
-        ("masked", "i4"),  # 1: the mask counts for this row
+        ("masked", "i4"),  # MASKED: the mask counts for this row; FORBIDDING: -inf is no flaw; or both
         ("first_draw", "i4"),  # the row's share of indices and tokens
         ("num_draws", "i4"),
         ("first_bias", "i4"),  # the row's share of the biases
@@ -70,8 +71,8 @@ class Rows:
 class Drawn:
     """What comes out; arrays that are written anew by every call.
 
-    `tokens_D` int32, -1 where the row failed; `status_R` int32: SAMPLED, NOT_FINITE (NaN, +inf, or nothing but -inf)
-    or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D` float64 of the tokens, `ranks_D`
+    `tokens_D` int32, -1 where the row failed; `status_R` int32: SAMPLED, NOT_FINITE (NaN or infinity; a FORBIDDING row
+    may hold -inf, but not alone) or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D` float64 of the tokens, `ranks_D`
     int32 their places among all (1: the likeliest), `top_ids_RK` int32 and `top_logprobs_RK` float64 of the likeliest,
     best first, equal ones by the lower id; only min(num_top, V) of them are written.
     """

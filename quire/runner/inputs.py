@@ -53,6 +53,7 @@ def build_forward(step: Step, machine: Machine) -> Forward:
         seq_lens_S=starts_S + counts_S,
         block_tables_SB=tables_SB,
         kv=machine.kv,
+        flaws_T1=np.zeros(ids_T.size + 1, np.int32),
     )
 
 

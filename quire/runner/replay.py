@@ -36,6 +36,7 @@ class DecodeInputs:
         self._ids_T, self._positions_T, self._slots_T, self._seq_lens_S = np.zeros((4, num_rows), np.int32)
         self._tables_SB = np.zeros((num_rows, table_width), np.int32)
         self._numbers_S1 = np.arange(num_rows + 1, dtype=np.int32)
+        self.flaws_T1 = np.zeros(num_rows + 1, np.int32)
         self._written: list[list[int]] = [[]] * num_rows  # what stands in each row of the tables
         arrays = (self._ids_T, self._positions_T, self._slots_T, self._seq_lens_S)
         self._views = tuple(array.data for array in arrays)  # memoryviews: a store costs 40 ns, to an array 90
@@ -67,6 +68,7 @@ class DecodeInputs:
             block_tables_SB=self._tables_SB[:num_rows],
             kv=machine.kv,
             rows_R=self._numbers_S1[:num_rows],
+            flaws_T1=self.flaws_T1[: num_rows + 1],
         )
 
 
@@ -90,12 +92,19 @@ class Replay:
             return None
         self._fit(max([len(work.block_table) for work in works]))
         self._inputs.fill(works)
+        if self.flaws_T1[0]:  # of a step that raised before anybody looked
+            self.flaws_T1[:] = 0
         found = self._recorded.get(len(works))
         if found is None:
             return self._record(len(works))
         program, logits_RV = found
         program.replay()
         return logits_RV
+
+    @property
+    def flaws_T1(self) -> np.ndarray:
+        """Of the last step whose logits were asked for, as in `Forward`; whoever looks clears them."""
+        return self._inputs.flaws_T1
 
     def _record(self, num_rows: int) -> np.ndarray:
         """Run the step once as the model does it, and keep what it launched."""

@@ -15,6 +15,7 @@ from quire.layers.forward import Forward
 from quire.models import Model
 from quire.ops.sample import NOT_FINITE
 from quire.plan import HEAD_ROWS
+from quire.runner.flaws import without_flawed
 from quire.runner.inputs import Machine, build_forward
 from quire.runner.masks import Ahead, Keeper, Masks
 from quire.runner.replay import Replay
@@ -48,7 +49,7 @@ class ModelRunner:
         if logits_RV is not None:
             results = self._choose(logits_RV, draws, 0, masks, masks.wait() if masks is not None else NOTHING_AHEAD)
             self._sampler.finish(1)
-            return StepResult(tuple(results))
+            return StepResult(tuple(without_flawed(step.works, self._replay.flaws_T1, results)))
         return self._run_all(step, masks)
 
     def _choose(
@@ -73,7 +74,8 @@ class ModelRunner:
         drawing = [place for place, work in enumerate(step.works) if work.draw is not None]
         if not any(work.prompt_logprobs is not None and work.successors for work in step.works):
             ends_RH = self.model.ends(forward, np.array(drawing, np.int32))
-            return StepResult(tuple(self._draw(step, forward, ends_RH, list(range(len(drawing))), masks)))
+            results = self._draw(step, forward, ends_RH, list(range(len(drawing))), masks)
+            return StepResult(tuple(without_flawed(step.works, forward.flaws_T1, results)))
         hidden_TH = self.model.hidden(forward)
         starts = forward.query_starts_S1.tolist()
         results = self._draw(step, forward, hidden_TH, [starts[place + 1] - 1 for place in drawing], masks)
@@ -81,7 +83,7 @@ class ModelRunner:
             if work.prompt_logprobs is not None and work.successors:
                 prompt = self._prompt_logprobs(work, starts[place], forward, hidden_TH)
                 results[place] = replace(results[place], prompt_logprobs=prompt) if prompt is not None else LOST
-        return StepResult(tuple(results))
+        return StepResult(tuple(without_flawed(step.works, forward.flaws_T1, results)))
 
     def _draw(
         self, step: Step, forward: Forward, hidden_TH: np.ndarray, rows: list[int], masks: Masks | None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from quire.ops.sample import LEAST_REPETITION, ROW, TokenCounts
+from quire.ops.sample import FORBIDDING, LEAST_REPETITION, MASKED, ROW, TokenCounts
 from quire.request import SamplingParams
 from quire.sampling.restrictions import Restriction, make_restriction
 from quire.step import Draw
@@ -63,7 +63,7 @@ def _params_bytes(draw: Draw, num_bias: int, restricted: bool) -> bytes:
         max(params.top_k, 0),
         -1 if num_top is None else num_top,
         -1,
-        int(restricted or draw.constraint is not None),
+        MASKED * (restricted or draw.constraint is not None) + FORBIDDING * bool(params.logits_processors),
         0,
         len(draw.indices),
         0,

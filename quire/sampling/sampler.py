@@ -23,7 +23,7 @@ from quire.sampling.restrictions import RestrictedRows
 from quire.step import LEAST_LOGPROB, Draw, TokenLogprob, WorkResult
 
 ERRORS = {
-    NOT_FINITE: "the model's logits are not finite",
+    NOT_FINITE: step.LOGITS_NOT_FINITE,
     NOTHING_ALLOWED: step.NOTHING_ALLOWED,
 }
 
@@ -64,7 +64,7 @@ class Sampler:
         """One result for each row of `logits_RV` (float32), drawn as `draws` say.
 
         A step that draws from many rows gives them in slices, `place` 0, 1, ...; `finish(num_places)` ends it. A row
-        that holds NaN or +inf, or of which bans and mask leave nothing, gives a result with `error` and no token.
+        that holds NaN or infinity, or of which bans and mask leave nothing, gives a result with `error` and no token.
         `mask_RW` (int32) counts for the rows whose draws have a constraint. A row whose logits processor fails gives a
         result with `error` too.
         """
@@ -90,10 +90,11 @@ class Sampler:
         """The same, after the rows that have processors went through them; what the model thought stays as it was."""
         raw, failures = {}, {}
         for row in batch.processed:
-            if not np.isfinite(logits_RV[row].max()):  # NaN counts as largest; the draw says so
-                continue
             raw[row] = logits_RV[row].copy()
-            logits_RV[row], failures[row] = process(raw[row], batch.records[row].draw)
+            if np.isfinite(raw[row]).all():
+                logits_RV[row], failures[row] = process(raw[row], batch.records[row].draw)
+            else:  # the draw would take minus infinity for a processor's
+                failures[row] = ERRORS[NOT_FINITE]
         results = self._draw_batch(logits_RV, batch, mask_RW)
         for row, row_V in raw.items():
             logits_RV[row] = row_V

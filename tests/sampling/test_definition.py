@@ -131,7 +131,7 @@ def test_extreme_logits_stay_finite() -> None:
     assert sample(row, draw(SamplingParams(temperature=0.01))).tokens == (0,)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_logits_that_are_not_finite_are_an_error_of_this_row(bad: float, temperature: float) -> None:
     row = rows()

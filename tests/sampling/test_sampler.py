@@ -128,7 +128,7 @@ def test_draws_follow_the_probabilities(device: Device) -> None:
         assert ((counts[ids] - expected) ** 2 / expected).sum() < limit
 
 
-@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("size", [1, 40, 700])
 def test_logits_that_are_not_finite_are_an_error_of_their_row(device: Device, bad: float, size: int) -> None:
     table = np.stack([rows(size), rows(size), rows(size)])

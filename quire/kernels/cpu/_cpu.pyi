@@ -78,6 +78,7 @@ def rope_store(
     k_norm_D: Any | None,
     eps: float,
     q_out_TQD: Any,
+    flaws_T1: Any | None,
 ) -> None: ...
 def attention(
     device: Device,

@@ -13,6 +13,7 @@ namespace quire::QUIRE_ISA {
 namespace {
 
 constexpr float kLog2E = 1.44269504088896341f;
+constexpr float kUnseen = -3.40282347e38f;  // the score of a key that a row does not see: weighs nothing, and is finite
 
 template <int kDegree>
 inline Vec exp2(Vec x) {

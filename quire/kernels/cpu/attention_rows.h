@@ -26,7 +26,7 @@ struct Across {
     alignas(64) float scores[kKeyTile * kTileRows];
     alignas(64) uint32_t weights[kKeyTile * T::kParts / T::kStep * kTileRows];
     alignas(64) float acc[kMaxHeadDim * kTileRows], lanes[16 * kTileRows];
-    alignas(64) float max[kTileRows], correction[kTileRows], tile_max[kTileRows];
+    alignas(64) float max[kTileRows], correction[kTileRows], tile_max[kTileRows], guard[kTileRows];
     alignas(64) float limits[kTileRows];  // keys of the tile that a row sees
     alignas(64) float row_scale[kTileRows], factor[kTileRows], ratio[kTileRows];  // scores, int8 sums of values, int8 weights
     alignas(64) int32_t query_sum[kTileRows];
@@ -200,14 +200,16 @@ inline void score_across(Across<T>& x, const Work<T>& work, int key, int lane) {
     for (int v = 0; v < NV; ++v) {
         const int at = lane + v * kLanes;
         const Vec scale = load(x.row_scale + at), limits = load(x.limits + at);
-        Vec highest = load(x.tile_max + at);
+        Vec highest = load(x.tile_max + at), guard = zero();
         for (int i = 0; i < kAcross; ++i) {
             Vec s = Rowwise<T>::scaled(x, key_scales + i, key + i, acc[i][v], scale);
-            if (key + kAcross > x.least_keys) s = below(set1(float(key + i)), limits, s, set1(-__builtin_inff()));
+            if (key + kAcross > x.least_keys) s = below(set1(float(key + i)), limits, s, set1(kUnseen));
             store(x.scores + (key + i) * kTileRows + at, s);
             highest = max(highest, s);
+            guard = fma(s, zero(), guard);  // NaN if a score is not finite, see soften_row
         }
         store(x.tile_max + at, highest);
+        store(x.guard + at, add(load(x.guard + at), guard));
     }
 }
 
@@ -251,6 +253,7 @@ inline void soften_across(Across<T>& x, const Work<T>& work, int lane) {
     store(x.max + lane, new_max);
     store(x.correction + lane, correction);
     for (int i = 0; i < 16; ++i) store(x.lanes + i * kTileRows + lane, mul(load(x.lanes + i * kTileRows + lane), correction));
+    store(x.lanes + lane, add(load(x.lanes + lane), load(x.guard + lane)));
     int key = 0;
     for (; key + kSoften<T> <= x.least_keys; key += kSoften<T>) weights_across<T, true>(x, work, key, lane, new_max);
     for (; key < x.num_keys; key += kSoften<T>) weights_across<T, false>(x, work, key, lane, new_max);
@@ -367,6 +370,7 @@ void run_across(Across<T>& x, Work<T>& work, int tile_begin, int num_keys) {
         const int limit = work.visible[x.first + least(i, x.num_rows - 1)] - tile_begin;
         x.limits[i] = float(limit < 0 ? 0 : least(limit, kKeyTile));
         x.tile_max[i] = -__builtin_inff();
+        x.guard[i] = 0;
     }
     x.least_keys = int(x.limits[0]);  // rows see more keys as they go
     T::find_scales(work, num_keys);

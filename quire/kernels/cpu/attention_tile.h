@@ -73,15 +73,19 @@ inline void soften_row(Work<T>& work, int row, int limit, float scale, float& ru
     for (int i = 0; i < end; ++i) s[i] = T::scaled(work, row, i * kLanes, load(scores + i * kLanes), scale);
     if (!kFull) {
         for (int i = 0; i < end; ++i) store(scores + i * kLanes, s[i]);
-        for (int i = limit; i < end * kLanes; ++i) scores[i] = -__builtin_inff();
+        for (int i = limit; i < end * kLanes; ++i) scores[i] = kUnseen;
         for (int i = 0; i < end; ++i) s[i] = load(scores + i * kLanes);
     }
-    Vec highest = set1(-__builtin_inff());
-    for (int i = 0; i < end; ++i) highest = max(highest, s[i]);
+    Vec highest = set1(-__builtin_inff()), guard = zero();
+    for (int i = 0; i < end; ++i) {
+        highest = max(highest, s[i]);
+        guard = fma(s[i], zero(), guard);  // NaN if a score is not finite: a key that is not would weigh nothing where it is -inf
+    }
     const float tile_max = largest(highest);
     const float new_max = running_max > tile_max ? running_max : tile_max;
     const float correction = running_max == new_max ? 1.0f : exp2_of<T::kDegree>(running_max - new_max);
     for (int i = 0; i < kVecs; ++i) lanes[i] = mul(load(work.lanes + row * 16 + i * kLanes), set1(correction));
+    lanes[0] = add(lanes[0], guard);
     for (int i = 0; i < end; ++i)
         lanes[i % kVecs] = add(lanes[i % kVecs], T::put_weights(work, row, i * kLanes, exp2<T::kDegree>(sub(s[i], set1(new_max)))));
     if (!kFull && T::kParts > 1) {  // rows beside this one may see more keys

@@ -13,6 +13,7 @@ namespace {
 
 using IndexArray = Array<const int32_t, 1>;
 using OptionalWeights = std::optional<Array<const float, 1>>;
+using OptionalFlaws = std::optional<Array<int32_t, 1>>;
 
 void require_layer(const KvView& kv, int64_t layer) {
     require(layer >= 0 && layer < kv.num_layers, "layer must be 0 or more and below the cache's num_layers");
@@ -26,7 +27,7 @@ const float* norm_weights(const OptionalWeights& weights, const KvView& kv) {
 
 void rope_store(Device& device, Array<const float, 2> qkv, IndexArray positions, IndexArray slots, Array<const float, 2> cosines,
                 Array<const float, 2> sines, KVCache& cache, int64_t layer, OptionalWeights q_norm, OptionalWeights k_norm,
-                float eps, Array<float, 3> q_out) {
+                float eps, Array<float, 3> q_out, OptionalFlaws flaws) {
     const KvView& kv = cache.view();
     const size_t rows = qkv.shape(0), dim = size_t(kv.head_dim), num_heads = q_out.shape(1);
     require_layer(kv, layer);
@@ -36,9 +37,10 @@ void rope_store(Device& device, Array<const float, 2> qkv, IndexArray positions,
     require(positions.shape(0) == rows && slots.shape(0) == rows, "rope_store: positions_T and slots_T must have a row of qkv_TN each");
     require(cosines.shape(1) == dim / 2 && sines.shape(1) == dim / 2 && cosines.shape(0) == sines.shape(0),
             "rope_store: cos_PD2 and sin_PD2 must both be [P, head_dim / 2]");
+    require(!flaws || flaws->shape(0) == rows + 1, "rope_store: flaws_T1 must have one element more than qkv_TN has rows");
     const RopeStore args{qkv.data(),   positions.data(), slots.data(), cosines.data(), sines.data(),
-                         norm_weights(q_norm, kv), norm_weights(k_norm, kv), q_out.data(), int64_t(rows), int64_t(num_heads),
-                         layer, eps, kv};
+                         norm_weights(q_norm, kv), norm_weights(k_norm, kv), q_out.data(), flaws ? flaws->data() : nullptr,
+                         int64_t(rows), int64_t(num_heads), layer, eps, kv};
     const Indices at = indices_of(positions), to = indices_of(slots);
     const int64_t num_positions = int64_t(cosines.shape(0)), num_slots = int64_t{kv.num_blocks} * kv.block_size;
     launch(device, [=, kernel = device.kernels.rope_store](Runtime& runtime) {
@@ -124,7 +126,7 @@ void bind_cache(nb::module_& m) {
         .def("copy_blocks", &copy_blocks, exact())
         .def("read", &read_block);
     def_op(m, "rope_store", &rope_store, nb::arg(), exact(), exact(), exact(), exact(), exact(), nb::arg(), nb::arg(),
-           exact().none(), exact().none(), nb::arg(), exact());
+           exact().none(), exact().none(), nb::arg(), exact(), exact().none());
     def_op(m, "attention", &attention, nb::arg(), exact(), nb::arg(), nb::arg(), exact(), exact(), exact(), nb::arg(), exact());
 }
 

@@ -35,7 +35,8 @@ void require_row(const SampleRow& row, int64_t vocab, size_t num_draws, size_t n
     require(row.top_k >= 0, "sample: top_k must be 0 or more");
     require(row.num_top <= int32_t(top_width), "sample: top_ids_RK must have a column for each of num_top");
     require(row.given < vocab, "sample: given must be below the vocabulary");
-    require(!row.masked || has_mask, "sample: a row asks for a mask, and there is none");
+    require(row.masked >= 0 && row.masked <= 3, "sample: masked must be 0 to 3");
+    require(!row.has_mask() || has_mask, "sample: a row asks for a mask, and there is none");
     require(span_within(row.first_draw, row.num_draws, num_draws), "sample: a row's draws must lie within indices_D");
     require(span_within(row.first_bias, row.num_bias, num_bias), "sample: a row's biases must lie within bias_ids_B");
 }

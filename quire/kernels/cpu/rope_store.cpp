@@ -180,12 +180,34 @@ Place place_of(const RopeStore& args, int64_t row) {
     return {block + offset / kTileTokens * kv.tile_stride, int(offset % kTileTokens)};
 }
 
+// Whether an element of a token's keys or values is infinite or NaN. Both lie in L1: 2 ns a head of 128.
+template <bool kWhole>
+inline bool is_flawed(const float* k, const float* v, int dim) {
+    Vec guard = zero(), guard_v = zero();  // NaN once an element is not finite
+    for (int d = 0; d < dim; d += kLanes) {
+        guard = fma(get<kWhole>(k + d, least(kLanes, dim - d)), zero(), guard);
+        guard_v = fma(get<kWhole>(v + d, least(kLanes, dim - d)), zero(), guard_v);
+    }
+    const float any = sum(add(guard, guard_v));
+    return any != any;
+}
+
+// Threads that share a row may all say so.
+inline void tell_flaw(int32_t* flaws, int64_t row) {
+    __atomic_store_n(flaws, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(flaws + 1 + row, 1, __ATOMIC_RELAXED);
+}
+
 void store_head(const RopeStore& args, int64_t row, int head, const float* k, const float* v) {
     const KvView& kv = args.kv;
     const Place place = place_of(args, row);
     uint32_t* tile = place.tile + head * kv.head_stride;
     alignas(64) float rotated[kMaxHeadDim];
     rope_head(k, args.k_norm, args, args.positions[row], rotated);
+    if (args.flaws != nullptr) {
+        const bool flawed = kv.head_dim % kLanes == 0 ? is_flawed<true>(rotated, v, kv.head_dim) : is_flawed<false>(rotated, v, kv.head_dim);
+        if (flawed) tell_flaw(args.flaws, row);
+    }
     switch (kv.dtype) {
         case KvDtype::bfloat16: return store_bf16_head(kv, tile, place.in_tile, rotated, v);
         case KvDtype::float32: return store_f32_head(kv, tile, place.in_tile, rotated, v);

@@ -198,16 +198,16 @@ int32_t choose(Row& row, const Sample& args, int64_t r, float peak) {
     const SampleRow& how = args.params[r];
     const bool penalised = how.repetition != 1.0f || how.presence != 0.0 || how.frequency != 0.0;
     const TokenCountsView counts = penalised && args.counts != nullptr ? args.counts[r] : TokenCountsView{nullptr, 0};
-    if (counts.size == 0 && how.num_bias == 0 && !how.masked) {
+    if (counts.size == 0 && how.num_bias == 0 && !how.has_mask()) {
         draw(row, args, how, peak);
         return kSampled;
     }
-    const bool keeps = how.masked && how.num_top >= 0;  // ranks are counted after the draw, among the raw logits
+    const bool keeps = how.has_mask() && how.num_top >= 0;  // ranks are counted after the draw, among the raw logits
     if (keeps) memcpy(row.raw, row.x, size_t(row.vocab) * 4);
     memset(row.touched, 0, size_t(row.num_blocks));
     const int64_t num_undo = adjust(row, args, how, counts);
     row.summed_at = 0.0f;
-    if (how.masked) apply_mask(row, args.mask + r * ((row.vocab + 31) / 32));
+    if (how.has_mask()) apply_mask(row, args.mask + r * ((row.vocab + 31) / 32));
     else find_peaks_again(row);
     peak = row_peak(row);
     const bool any = peak > -kInfinity;
@@ -242,8 +242,10 @@ int32_t rank_of(const Row& row, int32_t token) {
     return rank;
 }
 
-bool all_finite(const Row& row, bool flawed, float peak) {
-    if (!flawed) return true;  // -inf is no flaw of a logit, as long as there is another
+// Where something forbids tokens by it -inf is no flaw of a logit, as long as there is another.
+bool all_finite(const Row& row, const SampleRow& how, bool flawed, float peak) {
+    if (!flawed) return true;
+    if (!how.may_forbid()) return false;
     if (!(peak > -kInfinity && peak < kInfinity)) return false;
     for (int64_t i = 0; i < row.vocab; ++i) {
         if (row.x[i] != row.x[i]) return false;
@@ -255,7 +257,7 @@ int32_t sample_row(Row& row, const Sample& args, int64_t r) {
     const SampleRow& how = args.params[r];
     const bool flawed = find_peaks(row);
     const float peak = row_peak(row);
-    if (!all_finite(row, flawed, peak)) return kNotFinite;
+    if (!all_finite(row, how, flawed, peak)) return kNotFinite;
     const double normaliser = how.num_top >= 0 ? tell(row, args, r, peak) : 0.0;
     if (how.given >= 0) {
         for (int i = 0; i < how.num_draws; ++i) args.tokens[how.first_draw + i] = how.given;
@@ -276,7 +278,7 @@ int64_t padded(int64_t size_bytes) { return (size_bytes + 63) / 64 * 64; }
 
 bool keeps_any(const Sample& args) {
     for (int64_t r = 0; r < args.rows; ++r) {
-        if (args.params[r].masked && args.params[r].num_top >= 0) return true;
+        if (args.params[r].has_mask() && args.params[r].num_top >= 0) return true;
     }
     return false;
 }

@@ -16,9 +16,12 @@ struct SampleRow {
     int32_t top_k;                               // 0: off
     int32_t num_top;                             // likeliest tokens to be told; -1: no log probabilities at all
     int32_t given;                               // a token to be told about instead of a draw; -1: draw
-    int32_t masked;                              // 1: the row of the mask counts
+    int32_t masked;                              // 1: the row of the mask counts; + 2: -inf forbids a token and is no flaw
     int32_t first_draw, num_draws;               // among indices and tokens
     int32_t first_bias, num_bias;                // among bias_ids and bias_values
+
+    bool has_mask() const { return masked & 1; }
+    bool may_forbid() const { return masked & 2; }
 };
 static_assert(sizeof(SampleRow) == 88, "quire.ops.sample.ROW has 88 bytes");
 

@@ -72,6 +72,7 @@ struct RopeStore {
     const float *cosines, *sines;      // [table rows, kv.head_dim / 2]
     const float *q_norm, *k_norm;      // [kv.head_dim] or null
     float* q_out;                      // [rows, num_heads, kv.head_dim]
+    int32_t* flaws;                    // [1 + rows] or null: 1 in [0] and [1 + row] where k or v of a row is not finite
     int64_t rows, num_heads, layer;
     float eps;
     KvView kv;

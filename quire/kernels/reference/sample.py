@@ -13,20 +13,17 @@ from quire.kernels.reference.logprobs import token_logprob
 from quire.kernels.reference.penalties import adjust
 from quire.kernels.reference.philox import NUM_BITS, random_bits
 from quire.kernels.reference.truncation import candidates
-from quire.step import NOTHING_ALLOWED, Draw, WorkResult
-
-NOT_FINITE = "the model's logits are not finite"
+from quire.step import LOGITS_NOT_FINITE, NOTHING_ALLOWED, Draw, WorkResult
 
 
 def sample(logits_V: np.ndarray, draw: Draw, allowed_V: np.ndarray | None = None) -> WorkResult:
     """Draw one token for each of `draw.indices` from one row of float32 logits, which stays as it is.
 
-    A row that holds NaN or +inf, or nothing but -inf, gives a result with `error` and no token; so does one of which
+    A row that holds NaN or infinity gives a result with `error` and no token; so does one of which
     bans and mask leave nothing.
     """
-    best = int(logits_V.argmax())  # NaN counts as largest
-    if not np.isfinite(logits_V[best]):
-        return WorkResult(error=NOT_FINITE)
+    if not np.isfinite(logits_V).all():
+        return WorkResult(error=LOGITS_NOT_FINITE)
     row_V = adjust(logits_V, draw, allowed_V)
     if row_V.max() == -np.inf:
         return WorkResult(error=NOTHING_ALLOWED)
