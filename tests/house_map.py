@@ -58,7 +58,7 @@ ROOMS = {
     "structured": Room("text", "llguidance"),
     "text": Room(others="tokenizers jinja2"),
     # computing wing: arrays, no requests
-    "kernels": Room(others="numpy"),
+    "kernels": Room(others="numpy torch triton flashinfer"),
     "ops": Room("kernels", "numpy"),
     "quant": Room("ops", "numpy"),
     "weights": Room(others="numpy"),
@@ -100,7 +100,12 @@ MAY_NETWORK = {"cli", "server"}
 EXECUTING = {"pickle", "cloudpickle", "dill", "marshal", "shelve", "yaml", "joblib", "code", "multiprocessing"}
 EXECUTING_CALLS = {"eval", "exec", "compile", "__import__"}
 EXECUTING_ATTRIBUTES = {("torch", "load"), ("yaml", "load"), ("np", "load"), ("numpy", "load")}
-DEVELOPMENT_ONLY = {"torch", "transformers", "safetensors", "pytest", "hypothesis", "openai"}
+# The GPU extra: these folders alone may name torch, and nobody may import them but each other and the files named here,
+# which are loaded only when such a device is asked for.
+GPU_ONLY = {"torch", "triton", "flashinfer"}
+GPU_FOLDERS = ("kernels/torch/", "kernels/triton/", "kernels/vendor/")
+GPU_DOORS = ("ops/torch_device.py", "ops/torch_kv_cache.py")
+DEVELOPMENT_ONLY = {"transformers", "safetensors", "pytest", "hypothesis", "openai"}
 MAY_START_PROCESSES = {"engine/process.py", "engine/grammar_process.py", "cli/successor.py"}
 FORBIDDEN_TEXT = re.compile(r"/work/|/root/|/home/|(?<![\w.])/tmp/|(?i:\bco-authored-by\b)")
 

@@ -18,6 +18,9 @@ from house_map import (
     EXECUTING_ATTRIBUTES,
     EXECUTING_CALLS,
     FORBIDDEN_TEXT,
+    GPU_DOORS,
+    GPU_FOLDERS,
+    GPU_ONLY,
     MAX_FILE_LINES,
     MAX_FUNCTION_LINES,
     MAY_NETWORK,
@@ -146,6 +149,24 @@ def test_development_tools_stay_out_of_the_package() -> None:
         for module, _, line in imports_of(source):
             if module.split(".")[0] in DEVELOPMENT_ONLY:
                 offences.append(f"{source.name}:{line}: imports {module}")
+    refuse(offences)
+
+
+def test_torch_stays_behind_the_gpu_doors() -> None:
+    """Only the GPU's folders name it; only the files of a torch device import them, and nobody imports those at all:
+    `ops/open_device.py` loads them by name."""
+    offences = []
+    behind = {folder.strip("/").replace("/", ".") for folder in GPU_FOLDERS}
+    doors = {door.removesuffix(".py").replace("/", ".") for door in GPU_DOORS}
+    for source in sources():
+        if source.name.startswith(GPU_FOLDERS):
+            continue
+        for module, name, line in imports_of(source):
+            inner = f"{module}.{name}".removeprefix("quire.")
+            if module.split(".")[0] in GPU_ONLY:
+                offences.append(f"{source.name}:{line}: imports {module}")
+            elif source.name not in GPU_DOORS and any(f"{inner}.".startswith(f"{each}.") for each in behind | doors):
+                offences.append(f"{source.name}:{line}: imports {inner}, which brings torch in")
     refuse(offences)
 
 

@@ -92,7 +92,7 @@ class Kept(Protocol):
 class Loader:
     """Reads, packs, lets go of the file's pages, and reports progress in bytes of the checkpoint."""
 
-    __slots__ = ("_done", "_kept", "_progress", "_total", "checkpoint", "format", "head_format")
+    __slots__ = ("_done", "_kept", "_progress", "_put", "_total", "checkpoint", "format", "head_format")
 
     def __init__(
         self,
@@ -101,8 +101,11 @@ class Loader:
         head_format: WeightFormat,
         progress: Progress | None = None,
         kept: Kept | None = None,
+        put: Callable[[Any], Any] | None = None,
     ) -> None:
+        """`put` takes a vector to where the ops read it; without, NumPy arrays are handed out."""
         self.checkpoint, self.format, self.head_format = checkpoint, format, head_format
+        self._put = put
         self._progress, self._kept, self._done, self._total = progress, kept, 0, checkpoint.num_bytes
 
     def has(self, name: str) -> bool:
@@ -127,7 +130,7 @@ class Loader:
             [to_float32(self.checkpoint.take(name, (size,))) for name, size in zip(names, sizes, strict=True)]
         )
         self._finish(names)
-        return joined
+        return joined if self._put is None else self._put(joined)
 
     def same(self, name: str, other: str, shape: tuple[int, ...]) -> None:
         """Compares bit by bit. Raises `BrokenCheckpoint`."""

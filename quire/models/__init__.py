@@ -40,7 +40,9 @@ def load(
     inventory = Inventory(checkpoint, *formats)
     _build(spec, inventory, make_rotary(spec, 1))
     checkpoint.check(inventory.wanted)
-    return _build(spec, Loader(checkpoint, *formats, progress, kept), make_rotary(spec, max_positions))
+    rotary = make_rotary(spec, max_positions)
+    rotary = Rotary(device.put(rotary.cos_PD2), device.put(rotary.sin_PD2))
+    return _build(spec, Loader(checkpoint, *formats, progress, kept, device.put), rotary)
 
 
 def _build(spec: ModelSpec, source: Source, rotary: Rotary) -> Model:

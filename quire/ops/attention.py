@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
 
@@ -38,4 +37,4 @@ def attention(
     bfloat16, with int8 pages to 15 and 16 bits; sums are float32, within 128 keys of int8 pages exact. Raises TypeError
     for another type or layout, ValueError for shapes or indices that do not fit.
     """
-    _cpu.attention(device.cpu, q_TQD, kv.cpu, layer, query_starts_S1, seq_lens_S, block_tables_SB, scale, out_T_QD)
+    device.kernels.attention(q_TQD, kv.pages, layer, query_starts_S1, seq_lens_S, block_tables_SB, scale, out_T_QD)

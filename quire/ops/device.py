@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from quire.errors import InvalidSetting
 from quire.kernels.cpu import _cpu
+from quire.ops.kernels import Kernels, cpu_kernels
 
 ISAS = ("generic", "avx2", "avx512")
 MAX_THREADS = 1024
@@ -30,7 +32,9 @@ class Device:
     independent.
     """
 
-    __slots__ = ("_why", "cpu", "isa", "threads")
+    __slots__ = ("_why", "cpu", "isa", "kernels", "threads")
+
+    kind = "cpu"
 
     def __init__(self, threads: int, isa: str = "auto", environ: Mapping[str, str] | None = None) -> None:
         if not 1 <= threads <= MAX_THREADS:
@@ -38,6 +42,7 @@ class Device:
         self.isa, self._why = choose_isa(isa, os.environ if environ is None else environ)
         self.threads = threads
         self.cpu = _cpu.Device(threads, self.isa)
+        self.kernels: Kernels = cpu_kernels(self.cpu)
 
     def close(self) -> None:
         """Joins the threads; an op on a closed device raises RuntimeError. Closing twice is nothing."""
@@ -50,6 +55,14 @@ class Device:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def put(self, array: Any) -> Any:
+        """A NumPy array where the ops can read it: here it is there already."""
+        return array
+
+    def fetch(self, array: Any) -> Any:
+        """What the ops wrote, as a NumPy array: here it is one already."""
+        return array
 
     def explain(self) -> list[tuple[str, str, str]]:
         """Rows (op, implementation, why), for `quire doctor`."""

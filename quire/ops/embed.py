@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 from quire.ops.linear import PackedWeight
 
@@ -19,4 +18,4 @@ def embed(device: Device, ids_T: Any, weight: PackedWeight, out_TH: Any) -> None
 
     Raises TypeError for another type or layout, ValueError for shapes that do not fit or an id out of range.
     """
-    _cpu.embed(device.cpu, ids_T, weight, out_TH)
+    device.kernels.embed(ids_T, weight, out_TH)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 
 
@@ -16,4 +15,4 @@ def gather_rows(device: Device, x_TH: Any, rows_R: Any, out_RH: Any) -> None:
 
     Raises TypeError for another type or layout, ValueError for shapes that do not fit or a row out of range.
     """
-    _cpu.gather_rows(device.cpu, x_TH, rows_R, out_RH)
+    device.kernels.gather_rows(x_TH, rows_R, out_RH)

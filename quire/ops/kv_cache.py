@@ -27,7 +27,7 @@ class KVCache:
     a size out of range or too large to count, MemoryError when the system refuses the reservation.
     """
 
-    __slots__ = ("block_size", "cpu", "dtype", "head_dim", "num_blocks", "num_kv_heads", "num_layers")
+    __slots__ = ("block_size", "dtype", "head_dim", "num_blocks", "num_kv_heads", "num_layers", "pages")
 
     def __init__(
         self,
@@ -38,29 +38,29 @@ class KVCache:
         head_dim: int,
         dtype: str = "bfloat16",
     ) -> None:
-        self.cpu = _cpu.KVCache(num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
+        self.pages: Any = _cpu.KVCache(num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
         self.num_layers, self.num_blocks, self.block_size = num_layers, num_blocks, block_size
         self.num_kv_heads, self.head_dim, self.dtype = num_kv_heads, head_dim, dtype
 
     @property
     def nbytes(self) -> int:
         """Bytes of address space; resident are those of blocks once written."""
-        return int(self.cpu.nbytes)
+        return int(self.pages.nbytes)
 
     @property
     def block_nbytes(self) -> int:
         """Bytes of one block: keys and values of all layers, with the padding of head_dim for values to 16
         (for int8 keys to 4) and the scales of int8."""
-        return int(self.cpu.block_nbytes)
+        return int(self.pages.block_nbytes)
 
     def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Copy whole blocks in all layers: (source, destination), in order. ValueError, and no copy, for an unknown
         block."""
-        self.cpu.copy_blocks(np.array(list(pairs), dtype=np.int64).reshape(-1, 2))
+        self.pages.copy_blocks(np.array(list(pairs), dtype=np.int64).reshape(-1, 2))
 
     def read(self, layer: int, block: int) -> tuple[Any, Any]:
         """(k, v) of a block as new float32 arrays [P, G, D]; slow, for tests. ValueError when out of range."""
-        k_PGD, v_PGD = self.cpu.read(layer, block)
+        k_PGD, v_PGD = self.pages.read(layer, block)
         return k_PGD, v_PGD
 
 

@@ -35,7 +35,7 @@ def pack(device: Device, parts: Sequence[Any], dtype: str) -> PackedWeight:
     value.
     Raises TypeError for a part that is no such array, ValueError for shapes or types that do not fit, MemoryError.
     """
-    return _cpu.pack(device.cpu, list(parts), dtype)
+    return device.kernels.pack(list(parts), dtype)
 
 
 def quantize(
@@ -49,7 +49,7 @@ def quantize(
     squared error among a dozen tries. The bytes are the same on every instruction set and for any number of threads.
     Raises TypeError and ValueError as `pack`, ValueError for weights that are infinite or NaN, MemoryError.
     """
-    return _cpu.quantize(device.cpu, list(parts), bits, group_size, symmetric)
+    return device.kernels.quantize(list(parts), bits, group_size, symmetric)
 
 
 def from_buffer(n: int, k: int, dtype: str, group_size: int, symmetric: bool, buffer: Any) -> PackedWeight:
@@ -65,7 +65,7 @@ def from_buffer(n: int, k: int, dtype: str, group_size: int, symmetric: bool, bu
 def unpack(device: Device, weight: PackedWeight) -> Any:
     """The matrix as float32 [n, k], as the products see it; for tests and inspection."""
     out_NK = np.empty((weight.n, weight.k), dtype=np.float32)
-    _cpu.unpack(device.cpu, weight, out_NK)
+    device.kernels.unpack(weight, out_NK)
     return out_NK
 
 
@@ -92,4 +92,4 @@ def linear(
     Raises TypeError for another type or layout, ValueError for shapes that do not fit.
     """
     norm_weight_K, eps = _NO_NORM if norm is None else norm
-    _cpu.linear(device.cpu, x_TK, weight, out_TN, bias_N, accumulate, norm_weight_K, eps, silu)
+    device.kernels.linear(x_TK, weight, out_TN, bias_N, accumulate, norm_weight_K, eps, silu)

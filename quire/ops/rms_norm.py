@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 
 
@@ -16,4 +15,4 @@ def rms_norm(device: Device, x_TH: Any, weight_H: Any, eps: float, out_TH: Any) 
 
     Raises TypeError for another type or layout, ValueError for shapes that do not fit. Source: Zhang and Sennrich 2019.
     """
-    _cpu.rms_norm(device.cpu, x_TH, weight_H, eps, out_TH)
+    device.kernels.rms_norm(x_TH, weight_H, eps, out_TH)

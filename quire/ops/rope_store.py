@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
 
@@ -40,7 +39,6 @@ def rope_store(
     1 in elements 0 and 1 + t. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes that do not
     fit, a position outside the table, a slot outside the cache (before anything is written).
     """
-    _cpu.rope_store(
-        device.cpu, qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.cpu, layer, q_norm_D, k_norm_D, eps, q_out_TQD,
-        flaws_T1,
-    )  # fmt: skip
+    device.kernels.rope_store(
+        qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.pages, layer, q_norm_D, k_norm_D, eps, q_out_TQD, flaws_T1
+    )

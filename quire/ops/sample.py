@@ -120,20 +120,5 @@ def sample(
     rows without log probabilities tokens outside the mask may become minus infinity.
     Raises TypeError for another type or layout, ValueError for shapes that do not fit or values out of range.
     """
-    failed: int = _cpu.sample(
-        device.cpu,
-        logits_RV,
-        rows.bytes_R,
-        rows.indices_D,
-        rows.bias_ids_B,
-        rows.bias_values_B,
-        counts_R,
-        mask_RW,
-        drawn.tokens_D,
-        drawn.logprobs_D,
-        drawn.ranks_D,
-        drawn.top_ids_RK,
-        drawn.top_logprobs_RK,
-        drawn.status_R,
-    )
+    failed: int = device.kernels.sample(logits_RV, rows, drawn, counts_R, mask_RW)
     return failed

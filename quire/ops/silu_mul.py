@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
 from quire.ops.device import Device
 
 
@@ -16,4 +15,4 @@ def silu_mul(device: Device, gate_up_T2I: Any, out_TI: Any) -> None:
 
     Raises TypeError for another type or layout, ValueError for shapes that do not fit. Source: Shazeer 2020, SwiGLU.
     """
-    _cpu.silu_mul(device.cpu, gate_up_T2I, out_TI)
+    device.kernels.silu_mul(gate_up_T2I, out_TI)

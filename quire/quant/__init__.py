@@ -13,7 +13,13 @@ from quire.errors import InvalidSetting
 from quire.ops.device import Device
 from quire.precision import Precision
 
-FORMATS: Mapping[str, str] = {"bfloat16": "none", "float32": "none", "int8": "int8", "int4": "int4"}
+FORMATS: Mapping[str, str] = {
+    "bfloat16": "none",
+    "float32": "none",
+    "int8": "int8",
+    "int4": "int4",
+}
+TORCH_FORMATS: Mapping[str, str] = {**FORMATS, "float16": "none", "fp8": "none"}
 
 
 class WeightFormat(Protocol):
@@ -50,7 +56,8 @@ class WeightFormat(Protocol):
 
 def find_format(precision: Precision, device: Device) -> WeightFormat:
     """The format that holds weights of `precision`. Raises `InvalidSetting`."""
-    if precision.dtype not in FORMATS:
-        raise InvalidSetting("there is no such weight format", got=precision.dtype, allowed=", ".join(FORMATS))
-    found: WeightFormat = import_module(f"quire.quant.{FORMATS[precision.dtype]}").make(device, precision)
+    formats = FORMATS if device.kind == "cpu" else TORCH_FORMATS
+    if precision.dtype not in formats:
+        raise InvalidSetting("there is no such weight format", got=precision.dtype, allowed=", ".join(formats))
+    found: WeightFormat = import_module(f"quire.quant.{formats[precision.dtype]}").make(device, precision)
     return found

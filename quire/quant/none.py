@@ -1,4 +1,4 @@
-"""Weights as they are, in bfloat16 or float32.
+"""Weights as they are, in bfloat16, float16 or float32, or rounded to fp8 with one scale a row.
 
 Knows: the packing door of `ops.linear`. Does not know: models, files, where a part stands.
 """
@@ -33,5 +33,5 @@ class Unquantized:
 
 
 def make(device: Device, precision: Precision) -> Unquantized:
-    """The format for bfloat16 or float32."""
+    """The format for bfloat16 and float32; float16 and fp8 have kernels on a GPU alone."""
     return Unquantized(device, precision)

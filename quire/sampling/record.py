@@ -5,6 +5,7 @@ Knows: what each sampling parameter is called on either side. Does not know: oth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +31,16 @@ class Record:
     restriction: Restriction | None = None
 
 
-def make_record(draw: Draw, vocab_size: int) -> Record:
-    """The record of `draw`; a ban is a bias of minus infinity, and ids beyond the vocabulary cannot be drawn anyway."""
+def make_record(draw: Draw, vocab_size: int, token_counts: Callable[[int, int], TokenCounts]) -> Record:
+    """The record of `draw`; a ban is a bias of minus infinity, and ids beyond the vocabulary cannot be drawn anyway.
+
+    `token_counts` makes the device's counts, of a prompt's length and the vocabulary's size.
+    """
     params = draw.params
     pairs = [*(params.logit_bias or {}).items(), *((token, -np.inf) for token in draw.banned_ids)]
     bias = tuple((token, value) for token, value in pairs if 0 <= token < vocab_size)
     penalised = params.repetition_penalty != 1.0 or params.presence_penalty or params.frequency_penalty
-    counts = TokenCounts(draw.num_prompt) if penalised else None
+    counts = token_counts(draw.num_prompt, vocab_size) if penalised else None
     restriction = make_restriction(draw, vocab_size)
     return Record(draw, _params_bytes(draw, len(bias), restriction is not None), bias, counts, restriction)
 

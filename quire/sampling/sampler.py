@@ -90,20 +90,22 @@ class Sampler:
         """The same, after the rows that have processors went through them; what the model thought stays as it was."""
         raw, failures = {}, {}
         for row in batch.processed:
-            raw[row] = logits_RV[row].copy()
+            raw[row] = self._device.fetch(logits_RV[row]).copy()
             if np.isfinite(raw[row]).all():
-                logits_RV[row], failures[row] = process(raw[row], batch.records[row].draw)
+                changed_V, failures[row] = process(raw[row], batch.records[row].draw)
+                logits_RV[row] = self._device.put(changed_V)
             else:  # the draw would take minus infinity for a processor's
                 failures[row] = ERRORS[NOT_FINITE]
         results = self._draw_batch(logits_RV, batch, mask_RW)
         for row, row_V in raw.items():
-            logits_RV[row] = row_V
+            logits_RV[row] = self._device.put(row_V)
             problem, result = failures[row], results[row]
             if problem is not None:
                 results[row] = WorkResult(error=problem)
             elif result.logprobs:
                 num_top = batch.records[row].draw.num_top or 0
-                thought = told(self._device, np.repeat(row_V[None], len(result.tokens), axis=0), result.tokens, num_top)
+                row_DV = self._device.put(np.repeat(row_V[None], len(result.tokens), axis=0))
+                thought = told(self._device, row_DV, result.tokens, num_top)
                 results[row] = WorkResult(result.tokens, tuple(thought or ()))
         return results
 
@@ -116,7 +118,8 @@ class Sampler:
         if place < len(self._batches) and self._batches[place].ids == ids:
             return self._batches[place]
         known = {key: record for batch in self._batches for key, record in zip(batch.ids, batch.records, strict=True)}
-        records = [known.get(key) or make_record(draw, vocab_size) for key, draw in zip(ids, draws, strict=True)]
+        make = self._device.kernels.token_counts
+        records = [known.get(key) or make_record(draw, vocab_size, make) for key, draw in zip(ids, draws, strict=True)]
         batch = _make_batch(ids, records)
         self._batches[place : place + 1] = [batch]
         return batch

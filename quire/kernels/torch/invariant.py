@@ -1,0 +1,137 @@
+"""The same ops so that a row's bits depend on the row alone, not on how many stand beside it.
+
+    products, norms    always `ROWS` rows at a time, the last ones filled up with zeros: one shape, so one kernel and
+                       one order of adding, whatever the step holds
+    attention          `ROWS` queries of one sequence at a time against tiles of `KEYS` keys that begin at fixed
+                       positions; one running softmax over the tiles, ascending
+
+Knows: the plain ops. Does not know: what the difference costs (`benchmarks/batch_invariant.py` measures it).
+
+Legend: T rows, K inputs, N outputs, Q query heads, G kv heads, D head_dim, M queries of a chunk, J keys of a tile.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quire.kernels.torch import linear as plain_linear
+from quire.kernels.torch import rms_norm as plain_rms_norm
+from quire.kernels.torch import rope_store as plain_rope_store
+from quire.kernels.torch.pages import Pages
+from quire.kernels.torch.weight import Weight
+
+ROWS = 64
+KEYS = 128
+
+
+def linear(
+    x_TK: Tensor,
+    weight: Weight,
+    out_TN: Tensor,
+    bias_N: Tensor | None = None,
+    accumulate: bool = False,
+    norm_weight_K: Tensor | None = None,
+    eps: float = 0.0,
+    silu: bool = False,
+) -> None:
+    """As `linear.linear`."""
+    for rows in _chunks(len(x_TK)):
+        x, out = _filled(x_TK[rows]), _filled(out_TN[rows])
+        plain_linear.linear(x, weight, out, bias_N, accumulate, norm_weight_K, eps, silu)
+        out_TN[rows] = out[: len(out_TN[rows])]
+
+
+def rms_norm(x_TH: Tensor, weight_H: Tensor, eps: float, out_TH: Tensor) -> None:
+    """As `rms_norm.rms_norm`."""
+    for rows in _chunks(len(x_TH)):
+        x = _filled(x_TH[rows])
+        plain_rms_norm.rms_norm(x, weight_H, eps, x)
+        out_TH[rows] = x[: len(out_TH[rows])]
+
+
+def rope_store(
+    qkv_TN: Tensor,
+    positions_T: Tensor,
+    slots_T: Tensor,
+    cos_PD2: Tensor,
+    sin_PD2: Tensor,
+    pages: Pages,
+    layer: int,
+    q_norm_D: Tensor | None,
+    k_norm_D: Tensor | None,
+    eps: float,
+    q_out_TQD: Tensor,
+) -> None:
+    """As `rope_store.rope_store`: only heads' norms add anything up, over as many heads in every chunk."""
+    num_kv_heads, head_dim = pages.data.shape[4:]
+    for rows in _chunks(len(qkv_TN)):
+        num_rows = len(qkv_TN[rows])
+        heads = _filled(qkv_TN[rows]).float().unflatten(1, (-1, head_dim))
+        split = [heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads]
+        q_TQD, k_TGD, v_TGD = heads.split(split, dim=1)
+        if q_norm_D is not None:
+            q_TQD = plain_rms_norm.normed(q_TQD, q_norm_D, eps)
+        if k_norm_D is not None:
+            k_TGD = plain_rms_norm.normed(k_TGD, k_norm_D, eps)
+        cos, sin = cos_PD2[positions_T[rows]][:, None], sin_PD2[positions_T[rows]][:, None]
+        q_out_TQD[rows] = plain_rope_store.rotated(q_TQD[:num_rows], cos, sin).to(q_out_TQD.dtype)
+        pages.store(layer, 0, slots_T[rows], plain_rope_store.rotated(k_TGD[:num_rows], cos, sin))
+        pages.store(layer, 1, slots_T[rows], v_TGD[:num_rows])
+
+
+def attention(
+    q_TQD: Tensor,
+    pages: Pages,
+    layer: int,
+    query_starts_S1: Tensor,
+    seq_lens_S: Tensor,
+    block_tables_SB: Tensor,
+    scale: float,
+    out_T_QD: Tensor,
+) -> None:
+    """As `attention.attention`."""
+    starts, lengths = query_starts_S1.tolist(), seq_lens_S.tolist()
+    out_TQD = out_T_QD.view(q_TQD.shape)
+    for seq, num_keys in enumerate(lengths):
+        blocks = block_tables_SB[seq, : -(-num_keys // pages.block_size)]
+        k_JGD, v_JGD = pages.rows(layer, blocks, num_keys)
+        first_position = num_keys - (starts[seq + 1] - starts[seq])
+        for begin in range(starts[seq], starts[seq + 1], ROWS):
+            rows = slice(begin, min(begin + ROWS, starts[seq + 1]))
+            own = first_position + begin - starts[seq]
+            mixed = attended(_filled(q_TQD[rows]).float(), k_JGD, v_JGD, own, own + len(q_TQD[rows]), scale)
+            out_TQD[rows] = mixed[: len(q_TQD[rows])].to(out_TQD.dtype)
+
+
+def attended(q_MQD: Tensor, k_JGD: Tensor, v_JGD: Tensor, own: int, end: int, scale: float) -> Tensor:
+    """[M, Q, D]: query m stands at position own + m; keys from `end` on are nobody's."""
+    num_queries, num_heads, head_dim = q_MQD.shape
+    num_kv_heads = k_JGD.shape[1]
+    q = q_MQD.view(num_queries, num_kv_heads, -1, head_dim).permute(1, 2, 0, 3)
+    q = q.reshape(num_kv_heads, -1, head_dim) * scale  # [G, Q/G * M, D]
+    largest = q.new_full((*q.shape[:2], 1), -torch.inf)
+    total, mixed = torch.zeros_like(largest), torch.zeros_like(q)
+    own_M = torch.arange(own, own + num_queries, device=q.device).repeat(q.shape[1] // num_queries)
+    for first in range(0, end, KEYS):
+        k, v = (_filled(x[first : first + KEYS], KEYS).transpose(0, 1) for x in (k_JGD, v_JGD))
+        hidden = torch.arange(first, first + KEYS, device=q.device) > own_M[:, None]
+        scores = torch.bmm(q, k.transpose(1, 2)).masked_fill(hidden, -torch.inf)
+        peak = torch.maximum(largest, scores.amax(dim=2, keepdim=True))
+        weights, keep = torch.exp(scores - peak), torch.exp(largest - peak)
+        total = total * keep + weights.sum(dim=2, keepdim=True)
+        mixed = mixed * keep + torch.bmm(weights, v)
+        largest = peak
+    mixed = (mixed / total).view(num_kv_heads, -1, num_queries, head_dim)
+    return mixed.permute(2, 0, 1, 3).reshape(num_queries, num_heads, head_dim)
+
+
+def _chunks(num_rows: int) -> list[slice]:
+    return [slice(first, min(first + ROWS, num_rows)) for first in range(0, num_rows, ROWS)]
+
+
+def _filled(x: Tensor, num_rows: int = ROWS) -> Tensor:
+    """A copy of `num_rows` rows, zeros after those there are."""
+    filled = x.new_zeros((num_rows, *x.shape[1:]))
+    filled[: len(x)] = x
+    return filled

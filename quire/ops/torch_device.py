@@ -1,0 +1,146 @@
+"""A device that computes with torch: a GPU, or (to test the same code without one) the CPU.
+
+Knows: which kernels there are for an op, and which of them this machine gets. Does not know: what the ops compute.
+Loaded only when such a device is asked for (`ops/open_device.py`): nothing else of ours brings torch in.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import Any
+
+from quire.errors import InvalidSetting, NotEnoughMemory
+from quire.kernels.torch import memory, pack
+from quire.kernels.torch.drawing import Drawing
+from quire.kernels.torch.lanes import Uploads, lanes_of
+from quire.kernels.torch.loading import Loading
+from quire.kernels.torch.weight import TORCH_DTYPES, Weight
+from quire.ops.device import Device
+from quire.ops.kernels import Kernels
+
+OPS = ("linear", "rms_norm", "silu_mul", "rope_store", "attention", "embed", "gather_rows", "sample")
+INVARIANT = ("linear", "rms_norm", "rope_store", "attention")  # the others add nothing up, or integers
+FILES = {"gather_rows": "gather"}
+Choice = tuple[str, str, str]
+
+
+class TorchDevice(Device):
+    """One torch device, its activations' number format and a table of kernels chosen when it is made.
+
+    `name` is "cuda", "torch:cpu", or "triton:cpu" (Triton's interpreter; TRITON_INTERPRET must be set). `dtype` is
+    bfloat16, float16 or float32. With `batch_invariant` a row's bits do not depend on the rows beside it.
+    Raises `InvalidSetting` where the machine has no such device.
+    """
+
+    __slots__ = ("_choices", "_drawing", "_loading", "_uploads", "batch_invariant", "dtype", "kind", "lanes", "torch")
+
+    def __init__(self, name: str, threads: int = 1, dtype: str = "bfloat16", batch_invariant: bool = False) -> None:
+        found_device = memory.open_device(name)
+        if found_device is None:
+            raise InvalidSetting(
+                "This machine has no device of that kind",
+                got=name,
+                allowed="cpu",
+                hint="Is the NVIDIA driver loaded, and is torch a build with CUDA? torch.cuda.is_available() says False.",
+                param="device",
+            )
+        self.torch = found_device
+        memory.set_threads(self.torch, threads)
+        self.kind, self.threads, self.dtype, self.batch_invariant = name, threads, TORCH_DTYPES[dtype], batch_invariant
+        self.isa = f"{memory.describe(self.torch)}, torch {version('torch')}{', batch-invariant' * batch_invariant}"
+        self.lanes = lanes_of(self.torch)
+        self._uploads, self._loading = Uploads(self.lanes), Loading(self.lanes)
+        self._choices, found = choose(name, batch_invariant)
+        self._drawing = Drawing(self.lanes, self._uploads, found.pop("sample"))
+        self.kernels = Kernels(
+            **found,
+            sample=self._drawing.sample,
+            token_counts=self._drawing.token_counts,
+            pack=self._pack,
+            quantize=self._quantize,
+            unpack=self._unpack,
+        )
+
+    def close(self) -> None:
+        """Nothing to end: torch keeps its own threads."""
+
+    def put(self, array: Any) -> Any:
+        """A copy of a NumPy array on the device; of several, see `put_all`."""
+        return self._uploads.upload([array])[0]
+
+    def put_all(self, arrays: Sequence[Any]) -> list[Any]:
+        """Copies of NumPy arrays, in one transfer that nobody waits for."""
+        return self._uploads.upload(arrays)
+
+    def fetch(self, array: Any) -> Any:
+        """A tensor as a NumPy array; waits for the device."""
+        return array.float().cpu().numpy() if array.dtype.itemsize == 2 else array.cpu().numpy()
+
+    def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
+        """Room for the penalties of `num_rows` sequences a step, so that no step needs more."""
+        self._drawing.reserve(2 * num_rows, vocab_size)
+
+    def synchronize(self) -> None:
+        """Wait until everything that was asked of the device is done."""
+        self.lanes.mark().wait()
+
+    def explain(self) -> list[Choice]:
+        """Rows (op, implementation, why), for `quire doctor`."""
+        return list(self._choices)
+
+    def _pack(self, parts: Sequence[Any], dtype: str) -> Weight:
+        make = pack.joined if dtype != "fp8" else pack.quantized
+        return self._guarded(lambda: make([self._loading.load(part) for part in parts], dtype))
+
+    def _quantize(
+        self, parts: Sequence[Any], bits: int, group_size: int | None = None, symmetric: bool = True
+    ) -> Weight:
+        dtype = {8: "int8", 4: "int4"}[bits]
+        return self._guarded(
+            lambda: pack.quantized([self._loading.load(part) for part in parts], dtype, group_size or 0, symmetric)
+        )
+
+    def _guarded(self, make: Any) -> Weight:
+        try:
+            weight: Weight = make()
+        except memory.OUT_OF_MEMORY as error:
+            raise NotEnoughMemory(
+                "the weights do not fit the device's memory",
+                got=str(error).splitlines()[0],
+                hint="Try --quantization int8 or int4, or a device on which nobody else holds memory.",
+            ) from error
+        return weight
+
+    def _unpack(self, weight: Weight, out_NK: Any) -> None:
+        out_NK[:] = weight.rows().cpu().numpy()
+
+
+def choose(name: str, batch_invariant: bool) -> tuple[list[Choice], dict[str, Any]]:
+    """(rows that explain, op -> kernel). First Triton's where it runs, else torch's."""
+    rows, found = [], {}
+    for op in OPS:
+        module, why = _module(op, name, batch_invariant)
+        found[op] = getattr(importlib.import_module(module), op)
+        rows.append((op, module.removeprefix("quire.kernels.").replace(".", "/"), why))
+    return rows, found
+
+
+def _module(op: str, name: str, batch_invariant: bool) -> tuple[str, str]:
+    file = FILES.get(op, op)
+    triton = f"quire.kernels.triton.{file}"
+    if name == "torch:cpu":
+        why = "asked for by the device's name"
+    elif find_spec("triton") is None:
+        why = "triton is not installed"
+    elif find_spec("quire.kernels.triton") is None or find_spec(triton) is None:
+        why = "there is no Triton kernel for it"
+    elif batch_invariant and op in INVARIANT:
+        why = "one order of adding for every batch"
+    else:
+        return triton, f"Triton {version('triton')}" + (" in its interpreter" if name == "triton:cpu" else "")
+    if batch_invariant and op in INVARIANT:
+        return "quire.kernels.torch.invariant", "one order of adding for every batch"
+    return f"quire.kernels.torch.{file}", why
