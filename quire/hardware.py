@@ -10,18 +10,25 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from quire.accelerator import Accelerator, accelerators, missing_extra
+
 NO_LIMIT_BYTES = 2**60  # cgroup v1 says "no limit" with a number near 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity (cpusets too) and quotas."""
+    """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity (cpusets too) and quotas.
+
+    `missing_extra` are packages of the gpu extra that are not installed.
+    """
 
     cpu_model: str
     num_cores: int
     memory_total_bytes: int
     memory_available_bytes: int
     cpu_flags: frozenset[str] = frozenset()
+    accelerators: tuple[Accelerator, ...] = ()
+    missing_extra: tuple[str, ...] = ()
 
 
 def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
@@ -32,7 +39,8 @@ def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
     if limit is not None and limit < total:
         total = limit
         available = min(available, max(limit - used, 0))
-    return Hardware(cpu_model, _cores(root, affinity or _affinity()), total, available, flags)
+    cores = _cores(root, affinity or _affinity())
+    return Hardware(cpu_model, cores, total, available, flags, accelerators(), missing_extra())
 
 
 def _cpu(path: Path) -> tuple[str, frozenset[str]]:

@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
+from quire.devices import GPU_RUNTIME_BYTES, choose_device, device_bytes
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.hardware import Hardware
 from quire.model_spec import ModelSpec
 from quire.precision import Precision
 from quire.settings import EngineSettings, check
 
-KV_BYTES = {"int8": 1, "bfloat16": 2, "float32": 4}
-GROUP_SIZE = {"int8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
+KV_BYTES = {"int8": 1, "fp8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
+GROUP_SIZE = {"int8": 0, "fp8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
 ITL_FACTOR = 5.0  # of a step without prompts: a chunk then spends a fifth of its time on what decoding pays anyway
 ITL_FLOOR_S = 0.1  # ten tokens a second: as fast as people read
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
+GPU_HEAD_ROWS = 256  # on a GPU: its matrix products want many rows
+GPU_DRAW_BYTES = 56  # a logit's copies while a row is drawn from: adjusted, weights, their order and running sums
 RUNTIME_BYTES = 200 * 2**20  # interpreter, libraries, tokenizer: measured 90-160 MB a process
 
 
@@ -47,7 +50,9 @@ class Plan:
     """Every decision made before the first tensor is read. Memory in bytes.
 
     `precision` is that of the layers' weights, `head_precision` that of the embedding and the head.
-    `quantization_cache` is a folder, or empty.
+    `quantization_cache` is a folder, or empty. `device_bytes` is what a GPU may hold in all, 0 elsewhere; the KV cache
+    planned for it may still become smaller once the activations have been measured. Logits are made for `head_rows`
+    rows at a time.
     """
 
     model: str
@@ -71,6 +76,10 @@ class Plan:
     kv_bytes: int
     activation_bytes: int
     notes: tuple[str, ...] = ()
+    device: str = "cpu"
+    batch_invariant: bool = False
+    head_rows: int = HEAD_ROWS
+    device_bytes: int = 0
 
     @property
     def kv_tokens(self) -> int:
@@ -80,7 +89,8 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         """What the engine will hold when everything has been touched."""
-        return self.weights.total + self.kv_bytes + self.activation_bytes + RUNTIME_BYTES
+        runtime = GPU_RUNTIME_BYTES if self.device_bytes else RUNTIME_BYTES
+        return self.weights.total + self.kv_bytes + self.activation_bytes + runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +106,27 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
     """Decide everything for `spec` on `hardware`. Raises `InvalidSetting` or `NotEnoughMemory`."""
     check(settings)
     notes: list[str] = []
+    device = choose_device(settings, hardware, notes)
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
     kv_dtype = dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
     threads = settings.threads or hardware.num_cores
     precision, head_precision = precisions(settings)
     weights = weight_bytes(spec, precision, head_precision)
-    activation_bytes = _activation_bytes(settings, spec)
-    free = hardware.memory_available_bytes - weights.total - activation_bytes - RUNTIME_BYTES
+    head_rows = HEAD_ROWS if device == "cpu" else GPU_HEAD_ROWS
+    activation_bytes = _activation_bytes(settings, spec, device, head_rows)
+    on_device = device_bytes(settings, hardware) if device == "cuda" else 0
+    available = on_device or hardware.memory_available_bytes
+    free = available - weights.total - activation_bytes - (GPU_RUNTIME_BYTES if on_device else RUNTIME_BYTES)
     if free <= 0:
         raise NotEnoughMemory(
             "the weights do not fit the memory that is available",
-            got=f"{_mib(weights.total)} of weights, {_mib(hardware.memory_available_bytes)} available",
+            got=f"{_mib(weights.total)} of weights, {_mib(available)} available",
             hint="Free memory, raise the container's limit, serve a smaller model, or try --quantization int8 or int4.",
         )
     max_model_len = _max_model_len(settings, spec)
-    block_bytes = kv_block_bytes(settings.block_size, spec, kv_dtype)
-    num_blocks, max_model_len = _pool(settings, max_model_len, block_bytes, free, notes)
+    block_bytes = kv_block_bytes(settings.block_size, spec, kv_dtype, device)
+    usable = free if on_device else int(free * KV_SHARE)
+    num_blocks, max_model_len = _pool(settings, max_model_len, block_bytes, (free, usable), notes)
     return Plan(
         model=model,
         dtype=dtype,
@@ -134,6 +149,10 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         kv_bytes=num_blocks * block_bytes,
         activation_bytes=activation_bytes,
         notes=tuple(notes),
+        device=device,
+        batch_invariant=settings.batch_invariant,
+        head_rows=head_rows,
+        device_bytes=on_device,
     )
 
 
@@ -141,7 +160,7 @@ def precisions(settings: EngineSettings) -> tuple[Precision, Precision]:
     """Of the layers' weights, and of the embedding and the head."""
     head = settings.head_quantization
     if head == "auto":
-        head = "none" if settings.quantization == "none" else "int8"
+        head = {"none": "none", "fp8": "fp8"}.get(settings.quantization, "int8")
     precision = _precision(settings.quantization, settings.dtype, settings.quantization_group_size)
     return precision, _precision(head, settings.dtype, None)
 
@@ -162,15 +181,18 @@ def weight_bytes(spec: ModelSpec, precision: Precision, head_precision: Precisio
     return WeightBytes(products, num_ends * head, vectors, products + head + vectors)
 
 
-def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str) -> int:
-    """Bytes of one KV block over all layers.
+def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str, device: str = "cpu") -> int:
+    """Bytes of one KV block over all layers. A GPU's pages are not padded; a scale there takes four bytes.
 
     In a page V's head_dim is padded to a multiple of 16, K's to whole words of 4 bytes; int8 has a word of two scales
     for each token and kv head.
     """
     size, head_dim = KV_BYTES[dtype], spec.head_dim
+    heads = block_size * spec.num_layers * spec.num_kv_heads
+    if device != "cpu":
+        return heads * 2 * (head_dim * size + (4 if size == 1 else 0))
     keys, values = -(-head_dim * size // 4) * 4, -(-head_dim // 16) * 16 * size
-    return block_size * spec.num_layers * spec.num_kv_heads * (keys + values + (4 if dtype == "int8" else 0))
+    return heads * (keys + values + (4 if dtype == "int8" else 0))
 
 
 def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:
@@ -184,9 +206,13 @@ def _max_model_len(settings: EngineSettings, spec: ModelSpec) -> int:
 
 
 def _pool(
-    settings: EngineSettings, max_model_len: int, block_bytes: int, free: int, notes: list[str]
+    settings: EngineSettings, max_model_len: int, block_bytes: int, room: tuple[int, int], notes: list[str]
 ) -> tuple[int, int]:
-    """Blocks of the pool, and the context that they can really hold: one longest sequence must always fit."""
+    """Blocks of the pool, and the context that they can really hold: one longest sequence must always fit.
+
+    `room` is the bytes that are free, and how many of them are taken unless the operator says otherwise.
+    """
+    free, usable = room
     blocks_per_sequence = -(-max_model_len // settings.block_size)
     need = blocks_per_sequence * settings.max_num_seqs
     asked = settings.kv_cache_memory_bytes
@@ -194,7 +220,7 @@ def _pool(
         raise NotEnoughMemory(
             "--kv-cache-memory-bytes is more than what is free after the weights", got=asked, allowed=f"at most {free}"
         )
-    budget = asked if asked is not None else min(int(free * KV_SHARE), need * block_bytes)
+    budget = asked if asked is not None else min(usable, need * block_bytes)
     num_blocks = budget // block_bytes
     if num_blocks >= blocks_per_sequence:
         return num_blocks, max_model_len
@@ -210,12 +236,18 @@ def _pool(
     return num_blocks, fits
 
 
-def _activation_bytes(settings: EngineSettings, spec: ModelSpec) -> int:
-    """Per row residual (all, last, chosen), qkv, q, attention out, gate/up, packed inputs; `HEAD_ROWS` logit rows."""
+def _activation_bytes(settings: EngineSettings, spec: ModelSpec, device: str, head_rows: int) -> int:
+    """Per row residual (all, last, chosen), qkv, q, attention out, gate/up, packed inputs; `head_rows` logit rows.
+
+    A GPU's share is an estimate (4 bytes a number, and what a draw needs): a dry run measures it before the KV cache is
+    made. Penalties take a count of every token for two generations of sequences.
+    """
     qkv = (spec.num_heads + 2 * spec.num_kv_heads) * spec.head_dim
     row = 3 * spec.hidden_size + qkv + 2 * spec.num_heads * spec.head_dim + 3 * spec.intermediate_size
     rows = max(settings.max_num_batched_tokens, settings.max_num_seqs)
-    return int(4 * (rows * row + HEAD_ROWS * spec.vocab_size) * ACTIVATION_MARGIN)
+    logits = head_rows * spec.vocab_size
+    drawing = 0 if device == "cpu" else GPU_DRAW_BYTES * logits + 8 * settings.max_num_seqs * spec.vocab_size
+    return int(4 * (rows * row + logits) * ACTIVATION_MARGIN) + drawing
 
 
 def _mib(num_bytes: int) -> str:

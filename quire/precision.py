@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-BITS = {"bfloat16": 16, "float32": 32, "int8": 8, "int4": 4}
+BITS = {"bfloat16": 16, "float16": 16, "float32": 32, "int8": 8, "fp8": 8, "int4": 4}
 GROUP_SIZES = (32, 64, 128)  # inputs that share a scale; 0 is the whole row
 PANEL = 48  # outputs that are packed side by side; the last panel is filled up
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`dtype` is bfloat16, float32, int8 or int4. `group_size` inputs share a scale: 0 is all of a row (int8, int4)."""
+    """`dtype` is a key of `BITS`. `group_size` inputs share a scale: 0 is all of a row (int8, int4, fp8)."""
 
     dtype: str
     group_size: int = 0
@@ -23,7 +23,7 @@ class Precision:
     @property
     def is_quantized(self) -> bool:
         """Whether there are scales."""
-        return self.dtype in ("int8", "int4")
+        return self.dtype in ("int8", "int4", "fp8")
 
     @property
     def tag(self) -> str:
@@ -32,11 +32,12 @@ class Precision:
         return f"{self.dtype}{groups}{'' if self.symmetric else 'a'}"
 
     def packed_bytes(self, num_outputs: int, num_inputs: int) -> int:
-        """Bytes of a packed matrix, which are those that one product reads."""
+        """Bytes of a packed matrix, which are those that one product reads (on a GPU, where no panel is filled up, up
+        to 47 rows less)."""
         num_panels = -(-num_outputs // PANEL)
         if self.dtype == "float32":
             return num_panels * PANEL * num_inputs * 4
-        if self.dtype == "bfloat16":
+        if self.dtype in ("bfloat16", "float16"):
             return num_panels * PANEL * _up(num_inputs, 2) * 2
         return num_panels * self._quantized_panel_bytes(num_inputs)
 

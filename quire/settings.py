@@ -13,6 +13,7 @@ from typing import Any
 from quire.errors import InvalidSetting
 from quire.precision import GROUP_SIZES
 
+DEVICES = ("auto", "cpu", "cuda", "torch:cpu", "triton:cpu")
 TOOL_FORMATS = (
     "auto", "none", "harmony", "qwen3_coder", "glm", "minimax", "deepseek_v3", "deepseek_v31", "kimi_k2", "mistral",
     "mistral_list", "granite", "nemotron", "cohere", "gemma4", "lfm2", "hermes", "llama3", "pythonic",
@@ -31,15 +32,30 @@ def option(default: Any, help: str, *, choices: tuple[str, ...] = (), secret: bo
 class EngineSettings:
     """What the engine may be asked for. None or "auto" lets the plan decide."""
 
+    device: str = option(
+        "auto",
+        "Where the model is computed. auto is cuda where there is a GPU and the gpu extra is installed, else cpu; what "
+        "is asked for is never replaced. torch:cpu and triton:cpu run the GPU's code on the CPU, to test it.",
+        choices=DEVICES,
+    )
+    gpu_memory_utilization: float = option(
+        0.92, "Share of the GPU's memory that weights, activations and the KV cache may take together."
+    )
+    batch_invariant: bool = option(
+        False,
+        "On a GPU: compute so that no answer depends on what is computed beside it (--batch-invariant; slower). On the "
+        "CPU that always holds.",
+    )
     dtype: str = option(
         "auto",
-        "Number format of weights and KV: bfloat16, or float32 for exact comparison. auto is bfloat16.",
-        choices=("auto", "bfloat16", "float32"),
+        "Number format of weights and KV: bfloat16, float16 (on a GPU), or float32 for exact comparison. auto is "
+        "bfloat16.",
+        choices=("auto", "bfloat16", "float32", "float16"),
     )
     quantization: str = option(
         "none",
-        "Weight format to quantize to while loading a bf16, fp16 or fp32 checkpoint.",
-        choices=("none", "int8", "int4"),
+        "Weight format to quantize to while loading a bf16, fp16 or fp32 checkpoint; fp8 on a GPU.",
+        choices=("none", "int8", "int4", "fp8"),
     )
     quantization_group_size: int | None = option(
         None,
@@ -48,8 +64,8 @@ class EngineSettings:
     )
     head_quantization: str = option(
         "auto",
-        "Weight format of the embedding and the head. auto is none without --quantization, else int8.",
-        choices=("auto", "none", "int8", "int4"),
+        "Weight format of the embedding and the head. auto is none without --quantization, fp8 beside fp8, else int8.",
+        choices=("auto", "none", "int8", "int4", "fp8"),
     )
     quantization_cache: str | None = option(
         None, "Folder to keep quantized weights in: the next start reads them instead of the checkpoint's."
@@ -64,8 +80,9 @@ class EngineSettings:
     )
     kv_cache_dtype: str = option(
         "auto",
-        "Number format of the KV cache; auto follows dtype. int8 has a scale for each token and head.",
-        choices=("auto", "bfloat16", "float32", "int8"),
+        "Number format of the KV cache; auto follows dtype. int8 and fp8 have a scale for each token and head; float16 "
+        "and fp8 are a GPU's.",
+        choices=("auto", "bfloat16", "float32", "int8", "float16", "fp8"),
     )
     block_size: int = option(16, "Tokens per KV block; a multiple of 16.")
     threads: int | None = option(None, "Compute threads. Default: the cores this process may use.")
@@ -177,6 +194,10 @@ def _check_engine(settings: EngineSettings) -> None:
     _at_least("threads", settings.threads, 1)
     if settings.itl_target is not None and not 0 <= settings.itl_target < inf:
         raise InvalidSetting("--itl-target is no time", got=settings.itl_target, allowed="0 or more seconds")
+    if not 0 < settings.gpu_memory_utilization <= 1:
+        raise InvalidSetting(
+            "--gpu-memory-utilization is no share", got=settings.gpu_memory_utilization, allowed="above 0, at most 1"
+        )
     _check_quantization(settings)
     if settings.block_size % 16 or not 16 <= settings.block_size <= 128:
         raise InvalidSetting(
@@ -192,9 +213,12 @@ def _check_quantization(settings: EngineSettings) -> None:
         raise InvalidSetting(
             "--quantization-group-size has no such value", got=size, allowed=f"{allowed}, or 0 for one scale a row"
         )
-    if size is not None and settings.quantization == "none":
-        raise InvalidSetting("--quantization-group-size needs --quantization", got="none", allowed="int8, int4")
-    quantized = [name for name in ("quantization", "head_quantization") if getattr(settings, name) in ("int8", "int4")]
+    if size is not None and settings.quantization not in ("int8", "int4"):
+        raise InvalidSetting(
+            "--quantization-group-size needs --quantization", got=settings.quantization, allowed="int8, int4"
+        )
+    rounded = ("int8", "int4", "fp8")
+    quantized = [name for name in ("quantization", "head_quantization") if getattr(settings, name) in rounded]
     if settings.quantization_cache is not None and not quantized:
         raise InvalidSetting("--quantization-cache needs --quantization", got="none", allowed="int8, int4")
     if settings.dtype == "float32" and quantized:

@@ -15,7 +15,9 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 WORDS = {
+    "accelerator",
     "beams",
+    "devices",
     "errors",
     "events",
     "form",
@@ -92,6 +94,7 @@ AMBIENT_MODULES = {"time", "random", "secrets", "uuid", "socket", "tempfile", "g
 MAY_READ_ENVIRONMENT = {
     "ops/device.py": "QUIRE_CPU_ISA forces the instruction set",
     "cli/listener.py": "LISTEN_FDS and LISTEN_PID are how systemd hands a socket down",
+    "accelerator.py": "CUDA_VISIBLE_DEVICES hides GPUs",
 }
 # No part of the engine's side ever reaches out: it has no client to do it with.
 NETWORK = {"httpx", "requests", "urllib", "http", "socket", "socketserver", "huggingface_hub", "aiohttp", "urllib3"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import resource
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -23,6 +24,7 @@ from quire.receipt import Receipt
 from quire.server.receipts import fingerprint as fingerprint_of
 from quire.settings import EngineSettings
 
+GPU_LIBRARIES = ("torch", "triton", "flashinfer-python")  # told where the device is not the CPU
 LIBRARIES = ("numpy", "tokenizers", "jinja2", "msgspec", "pydantic", "starlette", "uvicorn", "huggingface-hub")
 QUESTION = "Hello! Who are you?"
 CHECK_TOKENS = 48
@@ -55,14 +57,17 @@ def examine(prepared: Prepared, llm: LLM) -> dict[str, Any]:
             "cores": hardware.num_cores,
             "memory_total_bytes": hardware.memory_total_bytes,
             "memory_available_bytes": hardware.memory_available_bytes,
+            "accelerators": [asdict(each) for each in hardware.accelerators],
+            "missing_for_gpu": list(hardware.missing_extra),
         },
+        "device": chosen.device,
         "isa": {"chosen": llm.device.isa, "available": available_isas()},
         "kernels": [{"op": op, "kernel": kernel, "why": why} for op, kernel, why in llm.device.explain()],
         "notes": llm.notes,
         "receipt": dict((llm.receipt | folder_receipt(prepared.folder)).parts),
         "check": check(llm),
         "memory": memory(prepared),
-        "versions": versions(),
+        "versions": versions(LIBRARIES if chosen.device == "cpu" else LIBRARIES + GPU_LIBRARIES),
     }
 
 
@@ -105,10 +110,10 @@ def check(llm: LLM) -> dict[str, Any]:
     return {"ok": ok, "why": why, "question": QUESTION, "answer": first.text, "tokens": len(first.token_ids)}
 
 
-def versions() -> dict[str, str]:
+def versions(libraries: tuple[str, ...] = LIBRARIES) -> dict[str, str]:
     """quire's, Python's, and those of the libraries that matter."""
     found = {"quire": __version__, "python": platform.python_version(), "platform": platform.platform()}
-    for name in LIBRARIES:
+    for name in libraries:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -126,7 +131,8 @@ def _prompt(llm: LLM) -> Prompt:
 
 def _lines(report: dict[str, Any]) -> list[str]:
     isa, held, asked = report["isa"], report["memory"], report["check"]
-    lines = [f"kernels  {isa['chosen']} (this machine has {', '.join(isa['available'])})"]
+    lines = [f"device   {report['device']}: {_gpus(report['hardware'])}"]
+    lines.append(f"kernels  {isa['chosen']} (this machine has {', '.join(isa['available'])})")
     lines += [f"           {row['op']:<18} {row['kernel']:<42} {row['why']}" for row in report["kernels"]]
     lines.append(f"resident {size(held['peak_resident_bytes'])} at most, of {size(held['planned_bytes'])} planned")
     lines.append("versions " + ", ".join(f"{name} {number}" for name, number in report["versions"].items()))
@@ -137,3 +143,13 @@ def _lines(report: dict[str, Any]) -> list[str]:
     if asked.get("answer"):
         lines.append(f"           {QUESTION!r} -> {asked['answer']!r}")
     return lines
+
+
+def _gpus(hardware: dict[str, Any]) -> str:
+    """The GPUs there are, and whether they could be used."""
+    if not hardware["accelerators"]:
+        return "no NVIDIA GPU here"
+    found = [f"{gpu['name']}, {size(gpu['memory_total_bytes'])}, driver {gpu['driver']}"
+             for gpu in hardware["accelerators"]]  # fmt: skip
+    missing = hardware["missing_for_gpu"]
+    return "; ".join(found) + (f"; for it {', '.join(missing)} missing: pip install quire[gpu]" if missing else "")

@@ -42,7 +42,7 @@ def describe(prepared: Prepared) -> list[str]:
     pool = f"KV cache {size(chosen.kv_bytes)} for {chosen.kv_tokens:,} tokens in {chosen.kv_dtype}"
     lines = [
         f"model    {prepared.name} ({shape}), context {chosen.max_model_len:,} tokens",
-        f"machine  {prepared.hardware.cpu_model}, {chosen.threads} {plural(chosen.threads, 'thread')}",
+        f"machine  {_machine(prepared)}",
         f"weights  {chosen.precision}; embedding and head {chosen.head_precision};"
         f" {size(chosen.weights.total)}, of which a token reads {size(chosen.weights.per_token)}",
         f"memory   {pool} (blocks of {chosen.block_size}, {cache} prefix cache),"
@@ -50,6 +50,15 @@ def describe(prepared: Prepared) -> list[str]:
         f"batches  at most {chosen.max_num_seqs} sequences and {chosen.max_num_batched_tokens:,} tokens a step",
     ]
     return lines + [f"note     {note}" for note in chosen.notes]
+
+
+def _machine(prepared: Prepared) -> str:
+    hardware, chosen = prepared.hardware, prepared.plan
+    if chosen.device == "cuda":
+        gpu = hardware.accelerators[0]
+        return f"{gpu.name}, {size(chosen.device_bytes)} of {size(gpu.memory_total_bytes)} for it (--device cuda)"
+    kind = "" if chosen.device == "cpu" else f", as {chosen.device}"
+    return f"{hardware.cpu_model}, {chosen.threads} {plural(chosen.threads, 'thread')}{kind}"
 
 
 def size(num_bytes: int) -> str:

@@ -9,20 +9,21 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quire import models
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
+from quire.engine.device_memory import fit_pool
 from quire.engine.engine import Engine
 from quire.engine.engine_receipt import engine_receipt
 from quire.engine.grammars import Grammars, ThreadKeeper
 from quire.engine.kept_weights import kept_weights
 from quire.engine.weights_digest import WeightsDigest
 from quire.model_spec import ModelSpec, read_model_spec
-from quire.ops.arena import Arena
 from quire.ops.device import Device
-from quire.ops.kv_cache import KVCache
-from quire.plan import HEAD_ROWS, Contract, Plan
+from quire.ops.open_device import make_arena, make_kv_cache, open_device
+from quire.plan import Contract, Plan
 from quire.receipt import Receipt
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
@@ -68,18 +69,30 @@ def build_engine(
     Grammars of constrained answers are kept by what `keep` makes of folder, vocabulary size, eos ids and rows a step.
     """
     spec = read_model_spec(folder)
-    device = Device(threads=plan.threads)
+    device = open_device(plan.device, plan.threads, plan.dtype, plan.batch_invariant)
     checkpoint = Checkpoint.open(folder)
     with WeightsDigest(plan, checkpoint) as weights:
         model, notes = _load(plan, spec, device, checkpoint, progress)
-        kv = KVCache(spec.num_layers, plan.num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype)
-        arena = Arena()
-        model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), HEAD_ROWS)
+        arena = make_arena(device)
+        model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), plan.head_rows)
+        device.reserve_draws(plan.max_num_seqs, spec.vocab_size)
+        make_runner = functools.partial(_runner, plan, model, device, arena)
+        plan, said = (plan, ()) if device.memory is None else fit_pool(plan, device.memory, make_runner)
         receipt = engine_receipt(plan, model, device, weights.result())
     grammars = keep(folder, spec.vocab_size, spec.eos_ids, plan.max_num_seqs)
-    runner = ModelRunner(model, Machine(device, arena, kv, plan.block_size), keeper=grammars)
+    runner = make_runner(plan.num_blocks, grammars)
     engine = Engine(build_scheduler(plan), runner, contract, grammars)
-    return Built(engine, device, grammars, receipt, (*notes, *weights.notes))
+    return Built(engine, device, grammars, receipt, (*notes, *said, *weights.notes))
+
+
+def _runner(
+    plan: Plan, model: models.Model, device: Device, arena: Any, num_blocks: int, grammars: Grammars | None = None
+) -> ModelRunner:
+    spec = model.spec
+    kv = make_kv_cache(
+        device, spec.num_layers, num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype
+    )
+    return ModelRunner(model, Machine(device, arena, kv, plan.block_size, plan.head_rows), keeper=grammars)
 
 
 def _load(

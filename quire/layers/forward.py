@@ -8,13 +8,12 @@ Legend: T tokens in the step, S sequences in the step, B blocks a table row, R r
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from quire.ops.arena import Arena
     from quire.ops.device import Device
     from quire.ops.kv_cache import KVCache
 
@@ -29,11 +28,12 @@ class Forward:
     `seq_lens_S[s]` tokens. Row t stands at `positions_T[t]`; its K and V go to slot `slots_T[t]` = block * block_size +
     offset; `block_tables_SB` lists the blocks of every sequence, padded with anything. `rows_R` is what `Model.forward`
     makes logits of; None is every row. With `flaws_T1` (int32, T + 1 zeros) elements 0 and 1 + t become 1 where row t
-    stores keys or values that are not finite.
+    stores keys or values that are not finite. `last` is what `ends` gives for the sequences that draw, where the
+    builder has made it already: so a GPU's inputs travel in one copy.
     """
 
     device: Device
-    arena: Arena
+    arena: Any
     ids_T: Int32
     positions_T: Int32
     slots_T: Int32
@@ -43,9 +43,12 @@ class Forward:
     kv: KVCache
     rows_R: Int32 | None = None
     flaws_T1: Int32 | None = None
+    last: tuple[Int32, Forward] | None = None
 
     def ends(self, seqs_R: Int32) -> tuple[Int32, Forward]:
         """Rows of the last tokens of sequences `seqs_R`, and the step of these rows alone, whose K and V are stored."""
+        if self.last is not None:
+            return self.last
         rows_R = self.query_starts_S1[seqs_R + 1] - 1
         return rows_R, replace(
             self,

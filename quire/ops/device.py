@@ -6,7 +6,7 @@ Knows: which instruction sets there are and which of them this machine has. Does
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -56,9 +56,21 @@ class Device:
     ) -> None:
         self.close()
 
+    @property
+    def memory(self) -> Any | None:
+        """Who measures the memory of a GPU; None where the plan's own count holds."""
+        return None
+
+    def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
+        """Room for the penalties of `num_rows` sequences a step; a processor's counts lie with each sequence."""
+
     def put(self, array: Any) -> Any:
         """A NumPy array where the ops can read it: here it is there already."""
         return array
+
+    def put_all(self, arrays: Sequence[Any]) -> list[Any]:
+        """The same for several at once."""
+        return list(arrays)
 
     def fetch(self, array: Any) -> Any:
         """What the ops wrote, as a NumPy array: here it is one already."""

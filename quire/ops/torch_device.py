@@ -44,7 +44,7 @@ class TorchDevice(Device):
                 "This machine has no device of that kind",
                 got=name,
                 allowed="cpu",
-                hint="Is the NVIDIA driver loaded, and is torch a build with CUDA? torch.cuda.is_available() says False.",
+                hint="torch.cuda.is_available() says no: is the driver loaded, is torch a build with CUDA?",
                 param="device",
             )
         self.torch = found_device
@@ -63,6 +63,11 @@ class TorchDevice(Device):
             quantize=self._quantize,
             unpack=self._unpack,
         )
+
+    @property
+    def memory(self) -> Any | None:
+        """Of a GPU; see `kernels/torch/memory.py`."""
+        return memory.measured(self.torch)
 
     def close(self) -> None:
         """Nothing to end: torch keeps its own threads."""

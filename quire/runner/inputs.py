@@ -7,25 +7,33 @@ Legend: T tokens in the step, S sequences in the step, B blocks a table row, R r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from quire.layers.forward import Forward
-from quire.ops.arena import Arena
 from quire.ops.device import Device
 from quire.ops.kv_cache import KVCache
+from quire.plan import HEAD_ROWS
 from quire.step import Step, Work
+
+ARRAYS = ("ids_T", "positions_T", "slots_T", "query_starts_S1", "seq_lens_S", "block_tables_SB")
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What every step of one runner shares: where it computes and what it computes in."""
+    """What every step of one runner shares: where it computes and what it computes in.
+
+    Logits are made for `head_rows` rows at a time.
+    """
 
     device: Device
-    arena: Arena
+    arena: Any
     kv: KVCache
     block_size: int
+    head_rows: int = HEAD_ROWS
 
 
 def build_forward(step: Step, machine: Machine) -> Forward:
@@ -55,6 +63,26 @@ def build_forward(step: Step, machine: Machine) -> Forward:
         kv=machine.kv,
         flaws_T1=np.zeros(ids_T.size + 1, np.int32),
     )
+
+
+def on_device(forward: Forward, drawing: Sequence[int]) -> Forward:
+    """`forward` with its arrays on its device, and with what the last rows of sequences `drawing` need: one copy.
+
+    Where the ops read NumPy arrays it is `forward` itself.
+    """
+    device = forward.device
+    if device.kind == "cpu":
+        return forward
+    rows_R, last = forward.ends(np.array(drawing, np.int32))
+    steps = (forward, last)
+    there = device.put_all([getattr(step, name) for step in steps for name in ARRAYS] + [rows_R, forward.flaws_T1])
+    moved = [
+        replace(step, **dict(zip(ARRAYS, there[first:], strict=False)))
+        for step, first in zip(steps, (0, len(ARRAYS)), strict=True)
+    ]
+    flaws_T1 = there[-1]
+    last = replace(moved[1], flaws_T1=flaws_T1)
+    return replace(moved[0], flaws_T1=flaws_T1, last=(there[-2], last))
 
 
 def _block_tables(works: tuple[Work, ...]) -> np.ndarray:

@@ -14,9 +14,8 @@ import numpy as np
 from quire.layers.forward import Forward
 from quire.models import Model
 from quire.ops.sample import NOT_FINITE
-from quire.plan import HEAD_ROWS
 from quire.runner.flaws import without_flawed
-from quire.runner.inputs import Machine, build_forward
+from quire.runner.inputs import Machine, build_forward, on_device
 from quire.runner.masks import Ahead, Keeper, Masks
 from quire.runner.replay import Replay
 from quire.sampling.sampler import ERRORS, Sampler, told
@@ -35,7 +34,8 @@ class ModelRunner:
     def __init__(self, model: Model, machine: Machine, replays: bool = True, keeper: Keeper | None = None) -> None:
         self.model = model
         self.machine = machine
-        self._replay = Replay(model, machine) if replays else None
+        self._replay = Replay(model, machine) if replays and machine.device.kind == "cpu" else None
+        self._head_rows = machine.head_rows
         self._sampler = Sampler(machine.device)
         self._masks = Masks(keeper, model.spec.vocab_size) if keeper is not None else None
 
@@ -56,7 +56,7 @@ class ModelRunner:
         self, logits_RV: np.ndarray, draws: list[Draw], number: int, masks: Masks | None, ahead: Ahead
     ) -> list[WorkResult]:
         """Slice `number` of the step's draws; a row whose mask failed says why, one that goes on by force how."""
-        first = number * HEAD_ROWS
+        first = number * self._head_rows
         mask_RW = masks.rows(first, len(draws)) if masks is not None else None
         results = self._sampler.draw(logits_RV, draws, number, mask_RW)
         rows = range(first, first + len(draws))
@@ -70,20 +70,21 @@ class ModelRunner:
 
     def _run_all(self, step: Step, masks: Masks | None) -> StepResult:
         """Any step, op by op."""
-        forward = build_forward(step, self.machine)
         drawing = [place for place, work in enumerate(step.works) if work.draw is not None]
+        inputs = build_forward(step, self.machine)
+        forward = on_device(inputs, drawing)
         if not any(work.prompt_logprobs is not None and work.successors for work in step.works):
             ends_RH = self.model.ends(forward, np.array(drawing, np.int32))
             results = self._draw(step, forward, ends_RH, list(range(len(drawing))), masks)
-            return StepResult(tuple(without_flawed(step.works, forward.flaws_T1, results)))
+            return StepResult(tuple(without_flawed(step.works, self.machine.device.fetch(forward.flaws_T1), results)))
         hidden_TH = self.model.hidden(forward)
-        starts = forward.query_starts_S1.tolist()
+        starts = inputs.query_starts_S1.tolist()
         results = self._draw(step, forward, hidden_TH, [starts[place + 1] - 1 for place in drawing], masks)
         for place, work in enumerate(step.works):
             if work.prompt_logprobs is not None and work.successors:
                 prompt = self._prompt_logprobs(work, starts[place], forward, hidden_TH)
                 results[place] = replace(results[place], prompt_logprobs=prompt) if prompt is not None else LOST
-        return StepResult(tuple(without_flawed(step.works, forward.flaws_T1, results)))
+        return StepResult(tuple(without_flawed(step.works, self.machine.device.fetch(forward.flaws_T1), results)))
 
     def _draw(
         self, step: Step, forward: Forward, hidden_TH: np.ndarray, rows: list[int], masks: Masks | None
@@ -92,16 +93,16 @@ class ModelRunner:
         results = [WorkResult()] * len(step.works)
         drawing = [(place, work.draw) for place, work in enumerate(step.works) if work.draw is not None]
         ahead = NOTHING_AHEAD
-        for number, first in enumerate(range(0, len(drawing), HEAD_ROWS)):
-            slice_ = drawing[first : first + HEAD_ROWS]
-            rows_R = np.array(rows[first : first + HEAD_ROWS], np.int32)
+        for number, first in enumerate(range(0, len(drawing), self._head_rows)):
+            slice_ = drawing[first : first + self._head_rows]
+            rows_R = self.machine.device.put(np.array(rows[first : first + self._head_rows], np.int32))
             logits_RV = self.model.logits(forward, hidden_TH, rows_R)
             if masks is not None and number == 0:
                 ahead = masks.wait()
             drawn = self._choose(logits_RV, [draw for _, draw in slice_], number, masks, ahead)
             for (place, _), result in zip(slice_, drawn, strict=True):
                 results[place] = result
-        self._sampler.finish(-(-len(drawing) // HEAD_ROWS))
+        self._sampler.finish(-(-len(drawing) // self._head_rows))
         return results
 
     def _prompt_logprobs(
@@ -109,10 +110,10 @@ class ModelRunner:
     ) -> tuple[TokenLogprob, ...] | None:
         """What the model thought of each prompt token that follows one of this work's rows; None if not finite."""
         result: list[TokenLogprob] = []
-        for first in range(0, len(work.successors), HEAD_ROWS):
-            successors = work.successors[first : first + HEAD_ROWS]
+        for first in range(0, len(work.successors), self._head_rows):
+            successors = work.successors[first : first + self._head_rows]
             rows_R = np.arange(start + first, start + first + len(successors), dtype=np.int32)
-            logits_RV = self.model.logits(forward, hidden_TH, rows_R)
+            logits_RV = self.model.logits(forward, hidden_TH, self.machine.device.put(rows_R))
             slice_ = told(self.machine.device, logits_RV, successors, work.prompt_logprobs or 0)
             if slice_ is None:
                 return None

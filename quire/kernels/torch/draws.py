@@ -31,7 +31,7 @@ class RowTensors:
     inv_temperature_R: Tensor  # float32; 0: the likeliest token
     top_k_R: Tensor  # int32; 0: off
     given_R: Tensor  # int32; -1: draw
-    masked_R: Tensor  # int32; 1: the mask counts
+    masked_R: Tensor  # int32; 1: the mask counts, 2: minus infinity is no flaw, or both
     counts_R: Tensor  # int32
     row_D: Tensor  # int32
     index_D: Tensor  # int32

@@ -62,6 +62,7 @@ def rope_store(
     k_norm_D: Tensor | None,
     eps: float,
     q_out_TQD: Tensor,
+    flaws_T1: Tensor | None = None,
 ) -> None:
     """As `rope_store.rope_store`: only heads' norms add anything up, over as many heads in every chunk."""
     num_kv_heads, head_dim = pages.data.shape[4:]
@@ -76,8 +77,10 @@ def rope_store(
             k_TGD = plain_rms_norm.normed(k_TGD, k_norm_D, eps)
         cos, sin = cos_PD2[positions_T[rows]][:, None], sin_PD2[positions_T[rows]][:, None]
         q_out_TQD[rows] = plain_rope_store.rotated(q_TQD[:num_rows], cos, sin).to(q_out_TQD.dtype)
-        pages.store(layer, 0, slots_T[rows], plain_rope_store.rotated(k_TGD[:num_rows], cos, sin))
-        pages.store(layer, 1, slots_T[rows], v_TGD[:num_rows])
+        k_TGD, v_TGD = plain_rope_store.rotated(k_TGD[:num_rows], cos, sin), v_TGD[:num_rows]
+        pages.store(layer, 0, slots_T[rows], k_TGD)
+        pages.store(layer, 1, slots_T[rows], v_TGD)
+        plain_rope_store.mark_flaws(flaws_T1, rows.start or 0, k_TGD, v_TGD)
 
 
 def attention(

@@ -14,10 +14,9 @@ OUT_OF_MEMORY = torch.OutOfMemoryError
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceMemory:
-    """Bytes: of the device, free by its own account, held by tensors now, and held by tensors at most."""
+class Use:
+    """Bytes of a device: free by its own account, held by us now, held by us at most since `forget`."""
 
-    total_bytes: int
     free_bytes: int
     held_bytes: int
     peak_bytes: int
@@ -44,17 +43,26 @@ def describe(device: torch.device) -> str:
     return f"{torch.cuda.get_device_name(device)}, sm_{major}{minor}"
 
 
-def device_memory(device: torch.device) -> DeviceMemory | None:
-    """Of a GPU; None for a CPU, whose memory the plan counts."""
-    if device.type == "cpu":
-        return None
-    free, total = torch.cuda.mem_get_info(device)
-    return DeviceMemory(total, free, torch.cuda.memory_allocated(device), torch.cuda.max_memory_reserved(device))
+class CudaMemory:
+    """What `engine/device_memory.py` asks."""
 
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
 
-def release(device: torch.device) -> None:
-    """Give back what torch keeps for later, and forget the peak."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def forget(self) -> None:
+        """Give back what torch keeps for later; the peak begins anew."""
+        torch.cuda.synchronize(self._device)
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
+        torch.cuda.reset_peak_memory_stats(self._device)
+
+    def use(self) -> Use:
+        """Blocks that torch has reserved count as held: it gives none back by itself."""
+        torch.cuda.synchronize(self._device)
+        free, _ = torch.cuda.mem_get_info(self._device)
+        held, peak = torch.cuda.memory_reserved(self._device), torch.cuda.max_memory_reserved(self._device)
+        return Use(free, held, peak)
+
+
+def measured(device: torch.device) -> CudaMemory | None:
+    """Of a GPU; None for a CPU, whose memory the plan counts."""
+    return CudaMemory(device) if device.type == "cuda" else None

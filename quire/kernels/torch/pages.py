@@ -7,8 +7,10 @@ Legend: L layers, B blocks, P block_size, G kv heads, D head_dim, T tokens.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -80,10 +82,13 @@ def make_pages(
     head_dim: int,
     dtype: str,
 ) -> Pages:
-    """Pages of zeros; `dtype` is a key of `PAGE_DTYPES`."""
+    """Pages of zeros, on a CPU backed by memory only where they are written; `dtype` is a key of `PAGE_DTYPES`."""
     shape = (num_layers, 2, num_blocks, block_size, num_kv_heads, head_dim)
     scales = torch.zeros(shape[:-1], dtype=torch.float32, device=device) if dtype in LARGEST else None
-    return Pages(torch.zeros(shape, dtype=PAGE_DTYPES[dtype], device=device), scales)
+    if device.type != "cpu":
+        return Pages(torch.zeros(shape, dtype=PAGE_DTYPES[dtype], device=device), scales)
+    held = np.zeros(math.prod(shape) * PAGE_DTYPES[dtype].itemsize, np.uint8)
+    return Pages(torch.from_numpy(held).view(PAGE_DTYPES[dtype]).view(shape), scales)
 
 
 def rounded(x_TGD: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -42,10 +42,16 @@ def rope_store(
     k_TGD = rotated(k_TGD, cos_T1D2, sin_T1D2)
     pages.store(layer, 0, slots_T, k_TGD)
     pages.store(layer, 1, slots_T, v_TGD)
-    if flaws_T1 is not None:  # without asking the device what it found
-        flawed_T = ~(k_TGD.isfinite() & v_TGD.isfinite()).flatten(1).all(dim=1)
-        flaws_T1[1 : 1 + len(flawed_T)].masked_fill_(flawed_T, 1)
-        flaws_T1[:1].masked_fill_(flawed_T.any(), 1)
+    mark_flaws(flaws_T1, 0, k_TGD, v_TGD)
+
+
+def mark_flaws(flaws_T1: Tensor | None, first: int, k_TGD: Tensor, v_TGD: Tensor) -> None:
+    """1 in elements 0 and 1 + t where row t, counted from `first`, is not finite; the device is not asked."""
+    if flaws_T1 is None:
+        return
+    flawed_T = ~(k_TGD.isfinite() & v_TGD.isfinite()).flatten(1).all(dim=1)
+    flaws_T1[1 + first : 1 + first + len(flawed_T)].masked_fill_(flawed_T, 1)
+    flaws_T1[:1].masked_fill_(flawed_T.any(), 1)
 
 
 def rotated(x_THD: Tensor, cos_T1D2: Tensor, sin_T1D2: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from quire.kernels.torch.integer_weights import UNIT, weigh
 from quire.kernels.torch.philox import random_bits, scaled
 
 SAMPLED, NOT_FINITE, NOTHING_ALLOWED = 0, 1, 2
+MASKED, FORBIDDING = 1, 2
 _LARGEST = torch.finfo(torch.float32).max
 _LEAST_PENALTY = torch.finfo(torch.float32).tiny
 _MAX_TOKENS = 2**20
@@ -33,7 +34,8 @@ def sample(
     how often it stands in the answer.
     """
     peak_R = logits_RV.amax(dim=1)  # NaN is passed on
-    finite_R = torch.isfinite(peak_R)
+    may_forbid_R = (rows.masked_R & FORBIDDING) != 0
+    finite_R = torch.isfinite(logits_RV).all(dim=1) | (may_forbid_R & torch.isfinite(peak_R))
     row_RV = adjusted(logits_RV, rows, counts_SV, mask_RW)
     best_R, chosen_R = first_largest(row_RV)
     something_R = best_R > -torch.inf
@@ -62,7 +64,7 @@ def adjusted(logits_RV: Tensor, rows: RowTensors, counts_SV: Tensor | None, mask
     if mask_RW is not None:
         ids_V = torch.arange(row_RV.shape[1], device=row_RV.device)
         allowed_RV = (mask_RW[:, ids_V >> 5] >> (ids_V & 31).to(torch.int32)) & 1
-        row_RV.masked_fill_((allowed_RV == 0) & (rows.masked_R[:, None] != 0), -torch.inf)
+        row_RV.masked_fill_((allowed_RV == 0) & ((rows.masked_R & MASKED)[:, None] != 0), -torch.inf)
     return row_RV.clamp_(max=_LARGEST)
 
 
