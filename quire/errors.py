@@ -23,6 +23,7 @@
     │   │   ├─ DeadlineUnreachable  the predicted first token is after its deadline
     │   │   └─ DeadlineExceeded     the deadline passed in the queue
     │   ├─ EngineDead               the engine process is gone
+    │   │   └─ KilledEngine         500: it dies of this request, which is not tried again
     │   ├─ ShuttingDown             the server leaves; asked again, another one answers
     │   └─ GenerationFailed         500: this request's computation went wrong
     │       ├─ NotFinite            logits, keys or values came out infinite or NaN
@@ -234,6 +235,13 @@ class ShuttingDown(ServiceError):
 
     default_code = "shutting_down"
     retry_after_s = 1.0
+
+
+class KilledEngine(EngineDead):
+    """Engine processes died while they computed this request, the last one while it computed nothing else."""
+
+    status = 500
+    default_code = "request_killed_engine"
 
 
 class GenerationFailed(ServiceError):

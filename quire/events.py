@@ -74,3 +74,21 @@ class RequestStats:
     total_s: float
     finish: str
     refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLoss:
+    """An engine process was lost, and what came of it. `cause`: exited, killed (by a signal from outside) or stalled.
+
+    `seconds` are from the loss until another one had taken over every request, `num_replayed` of which it went on with;
+    None while none has. `num_suspects` requests were in the step that it died in; `culprit` is the one that was ended.
+    `is_final`: no other one is started for a while, and all requests were ended.
+    """
+
+    cause: str
+    how: str
+    num_suspects: int = 0
+    num_replayed: int = 0
+    seconds: float | None = None
+    culprit: str | None = None
+    is_final: bool = False

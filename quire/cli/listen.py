@@ -1,4 +1,4 @@
-"""The HTTP server's life: from the first request to the order to stop, or to the engine's death.
+"""The HTTP server's life: from the first request to the order to stop.
 
     SIGTERM   leave with grace                      a second one ends what is open
     SIGINT    leave at once, but cleanly            a second one ends what is open
@@ -28,9 +28,7 @@ from quire.server.lifecycle import Lifecycle
 from quire.server.serve import uvicorn_config
 
 INTERRUPTED = 130
-DIED = 1
-WATCH_S = 1.0  # how often the engine is looked at
-FAREWELL_S = 2.0  # how long a server without an engine still tells its clients so, before it leaves
+WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +102,13 @@ class Server(uvicorn.Server):
 async def listen(
     app: ASGIApp, listener: socket.socket, client: EngineClient, on_listening: Callable[[], None], stay: Stay
 ) -> int:
-    """Answer requests until SIGINT (exit code 130), SIGTERM or a successor (0), or the end of the engine (1)."""
+    """Answer requests until SIGINT (exit code 130), SIGTERM or a successor (0)."""
     server = Server(uvicorn_config(app), on_listening, stay)
     here = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         here.add_signal_handler(number, server.stop, number)
     here.add_signal_handler(signal.SIGUSR2, server.restart, listener)
-    watching = asyncio.create_task(_watch(server, client))
+    watching = asyncio.create_task(_watch(client))
     await server.serve([listener])
     watching.cancel()
     return server.exit_code
@@ -121,14 +119,10 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def _watch(server: Server, client: EngineClient) -> None:
-    """A server whose engine has gone says so for a while and ends, so that whoever keeps it can start it anew."""
+async def _watch(client: EngineClient) -> None:
+    """Collect garbage while nobody waits for it."""
     settle_in()
     sweeper, now = Sweeper(), asyncio.get_running_loop().time
-    while client.is_ready:
+    while True:
         await asyncio.sleep(WATCH_S)
         sweeper.look(client.num_open == 0, now())
-    print("quire: the engine process has gone away; this server ends too.", file=sys.stderr, flush=True)
-    await asyncio.sleep(FAREWELL_S)
-    server.exit_code = DIED
-    server.should_exit = True

@@ -1,13 +1,19 @@
 """The asking side of an engine, for one asyncio loop: submit a request, read its deltas, abort by leaving.
 
-Knows: requests, deltas and the link that carries them. Does not know: the scheduler, HTTP or text.
+    engine up            requests are sent as they come
+    engine lost          streams stay open, new requests wait with them; whoever keeps the engine brings another one
+    another one is up    what is left of each is asked for, in the order in which they came
+
+Knows: requests, deltas and the link that carries them. Does not know: the scheduler, HTTP or text, or why an engine was
+lost (`supervisor.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from typing import Protocol
 
 from quire import errors
@@ -16,7 +22,6 @@ from quire.engine.messages import (
     Failed,
     FromEngine,
     Loading,
-    Prepare,
     Prepared,
     Ready,
     Refused,
@@ -24,12 +29,12 @@ from quire.engine.messages import (
     Submit,
     ToEngine,
 )
+from quire.engine.open_request import OpenRequest
+from quire.engine.preparing import Preparing
 from quire.engine.wire import rebuild
-from quire.events import StepStats
+from quire.events import EngineLoss, StepStats
 from quire.request import Constraint, Request
 from quire.step import Delta
-
-MAX_PREPARED = 256  # grammars that need not be asked for again
 
 
 class Link(Protocol):
@@ -48,39 +53,86 @@ class Link(Protocol):
         ...
 
 
+class Keeper(Protocol):
+    """Whoever brings another engine when one is lost."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the engine does not get on, though its link is up; None while it does."""
+        ...
+
+    def begin(self) -> None:
+        """The first engine serves."""
+        ...
+
+    def lost(self, how: str) -> None:
+        """The engine is gone; `how` as far as its link can tell."""
+        ...
+
+    async def close(self) -> None:
+        """Bring no more."""
+        ...
+
+
 class EngineClient:
-    """Many requests at once over one link. Every stream ends: with its last delta, or with a typed error."""
+    """Many requests at once over one link. Every stream ends: with its last delta, or with a typed error.
+
+    Without a `keeper` all streams end with the engine. `ailment` says why its answers are not to be trusted, if so.
+    """
 
     def __init__(self, link: Link) -> None:
         self.on_stats: Callable[[StepStats], None] | None = None
         self.on_loading: Callable[[int, int], None] | None = None
+        self.on_loss: Callable[[EngineLoss], None] | None = None
         self.ready: Ready | None = None
+        self.keeper: Keeper | None = None
+        self.ailment: str | None = None
+        self.last_words: str | None = None
+        self.open: dict[str, OpenRequest] = {}
         self._link = link
-        self._streams: dict[str, asyncio.Queue[Delta | errors.QuireError]] = {}
+        self._is_up = self._lets_in = self._is_closed = False
         self._failure: errors.QuireError | None = None
+        self._lost_before: errors.QuireError | None = None  # it served
         self._settled = asyncio.Event()
-        self._preparing: dict[Constraint, asyncio.Future[None]] = {}
-        self._prepared: OrderedDict[Constraint, None] = OrderedDict()
-        self._questions: dict[str, Constraint] = {}
-        self._num_questions = 0
+        self._preparing = Preparing(self._send)
 
     @property
     def is_ready(self) -> bool:
-        """True while a request would be answered."""
-        return self.ready is not None and self._failure is None
+        """True while a request would be computed at once."""
+        return self.why_not_ready is None
+
+    @property
+    def why_not_ready(self) -> str | None:
+        """What keeps requests from being computed now; None if nothing does."""
+        if self._failure is not None:
+            return self._failure.message
+        if self.ready is None:
+            return "the engine is loading"
+        if not self._lets_in:
+            return "the engine is being started again" if not self._is_up else "requests are being tried one by one"
+        return self.ailment or (None if self.keeper is None else self.keeper.trouble)
 
     @property
     def num_open(self) -> int:
         """Requests whose streams have not ended."""
-        return len(self._streams)
+        return len(self.open)
 
     async def start(self) -> Ready:
         """Wait until the engine serves; raises what stopped it from starting."""
-        await self._link.open(self._on_message, self._on_lost)
+        ready = await self.attach(self._link)
+        self.let_in()
+        if self.keeper is not None:
+            self.keeper.begin()
+        return ready
+
+    async def attach(self, link: Link) -> Ready:
+        """Talk over `link` from now on, and wait until its engine serves. Raises what stops it from starting."""
+        self._link, self.last_words, self._lost_before = link, None, None
+        self._settled.clear()
+        await link.open(partial(self._on_message, link), partial(self._on_lost, link))
         await self._settled.wait()
-        if self._failure is not None:
-            raise self._failure
-        assert self.ready is not None
+        if self._lost_before is not None or self.ready is None:
+            raise self._lost_before or errors.EngineDead("the engine is not serving")
         return self.ready
 
     async def stream(self, request: Request) -> AsyncIterator[Delta]:
@@ -88,24 +140,23 @@ class EngineClient:
 
         Raises `EngineDead`, or the error with which the engine refused the request.
         """
-        if self._failure is not None or self.ready is None:
-            raise errors.EngineDead("the engine is not serving", hint="Try again when /health answers 200.")
-        if request.id in self._streams:
+        self._check_serving()
+        if request.id in self.open:
             raise errors.InternalError("two open requests share an id", got=request.id)
-        news: asyncio.Queue[Delta | errors.QuireError] = asyncio.Queue()
-        self._streams[request.id] = news
+        opened = self.open[request.id] = OpenRequest(request, came_s=time.monotonic())
         num_running = request.params.n
         try:
-            self._link.send(Submit(request))
+            if self._lets_in:
+                self.submit([request.id])
             while num_running:
-                delta = await news.get()
+                delta = await opened.news.get()
                 if isinstance(delta, errors.QuireError):
                     num_running = 0
                     raise delta
                 num_running -= delta.finish is not None
                 yield delta
         finally:
-            del self._streams[request.id]
+            del self.open[request.id]
             if num_running:
                 self.abort(request.id)
 
@@ -114,83 +165,138 @@ class EngineClient:
 
         Who asks for what others wait for already waits with them.
         """
-        if self._failure is not None or self.ready is None:
-            raise errors.EngineDead("the engine is not serving", hint="Try again when /health answers 200.")
-        if constraint in self._prepared:
-            self._prepared.move_to_end(constraint)
-            return
-        answer = self._preparing.get(constraint)
-        if answer is None:
-            answer = self._preparing[constraint] = asyncio.get_running_loop().create_future()
-            self._num_questions += 1
-            self._questions[str(self._num_questions)] = constraint
-            self._link.send(Prepare(str(self._num_questions), constraint))
-        await asyncio.shield(answer)
+        self._check_serving()
+        await self._preparing.wait_for(constraint)
 
     def abort(self, request_id: str, index: int | None = None, served: bool = False) -> None:
         """Tell the engine that nobody waits for this request, or for one sample of it; it ends with `abort`.
 
         `served`: whoever asked has all that he wanted, and nothing was computed in vain.
         """
-        if self._failure is None:
-            self._link.send(Abort(request_id, index, served))
+        if (opened := self.open.get(request_id)) is not None:
+            opened.give_up(index)
+            if not opened.is_sent:
+                opened.end_given_up()
+        self._send(Abort(request_id, index, served))
 
     async def close(self) -> None:
         """End every stream and the engine."""
-        self._fail(errors.EngineDead("the server is shutting down"))
+        self._is_closed = True
+        if self.keeper is not None:
+            await self.keeper.close()
+        self.fail(errors.EngineDead("the server is shutting down"))
         await self._link.close()
 
-    def _on_message(self, message: FromEngine) -> None:
+    def submit(self, names: Iterable[str]) -> None:
+        """Ask the engine for these, those of whom some was told for the rest; each as soon as its grammar is there."""
+        for name in names:
+            opened = self.open.get(name)
+            if opened is None or opened.is_sent or opened.is_over:
+                continue
+            constraint = opened.request.constraint
+            if constraint is None or not opened.was_sent or constraint in self._preparing:
+                self._submit(opened)
+            else:
+                opened.is_wanted = True
+                self._preparing.then(constraint, partial(self._on_grammar, opened))
+
+    def let_in(self) -> None:
+        """Ask for everyone who waits, and from now on for everyone who comes."""
+        self._lets_in, self._failure = True, None
+        self.submit(list(self.open))
+
+    def fail(self, failure: errors.QuireError, names: Iterable[str] | None = None) -> None:
+        """End all streams and refuse new ones, until `let_in`; or end only these."""
+        if names is not None:
+            for name in names:
+                if (opened := self.open.get(name)) is not None:
+                    opened.fail(failure)
+            return
+        if self._failure is None or self._is_closed:
+            self._failure = failure
+            self._lets_in = False
+            for opened in self.open.values():
+                opened.fail(failure)
+            self._preparing.fail(failure)
+            self._settled.set()
+
+    def _check_serving(self) -> None:
+        if self._failure is not None or self.ready is None:
+            why = None if self._failure is None else self._failure.message
+            raise errors.EngineDead("the engine is not serving", got=why, hint="Try again when /health answers 200.")
+
+    def _submit(self, opened: OpenRequest) -> None:
+        request = opened.to_send()
+        opened.is_sent, opened.was_sent, opened.is_wanted = True, True, False
+        opened.sent_s = time.monotonic()
+        self._send(Submit(request))
+
+    def _on_grammar(self, opened: OpenRequest, error: errors.QuireError | None) -> None:
+        if self.open.get(opened.request.id) is not opened or not opened.is_wanted or opened.is_over:
+            return
+        if error is not None:
+            opened.fail(error)
+        else:
+            self._submit(opened)
+
+    def _send(self, message: ToEngine) -> None:
+        if self._is_up:
+            self._link.send(message)
+
+    def _on_message(self, link: Link, message: FromEngine) -> None:
+        if link is not self._link:
+            return  # the last words of an engine that was given up
         if isinstance(message, StepReport):
             self._on_report(message)
         elif isinstance(message, Refused):
-            self._tell(message.request_id, _refusal(message))
+            self.fail(_refusal(message), [message.request_id])
         elif isinstance(message, Ready):
-            self.ready = message
-            self._settled.set()
+            self._on_ready(message)
         elif isinstance(message, Failed):
-            self._fail(rebuild(message.kind, message.message))
+            self._on_failed(rebuild(message.kind, message.message))
         elif isinstance(message, Loading) and self.on_loading is not None:
             self.on_loading(message.done_bytes, message.total_bytes)
         elif isinstance(message, Prepared):
-            self._on_prepared(message)
+            self._preparing.answer(message)
 
-    def _on_prepared(self, message: Prepared) -> None:
-        constraint = self._questions.pop(message.id)
-        answer = self._preparing.pop(constraint)
-        if not message.kind:
-            self._prepared[constraint] = None
-            if len(self._prepared) > MAX_PREPARED:
-                self._prepared.popitem(last=False)
-            answer.set_result(None)
-            return
-        answer.set_exception(rebuild(message.kind, message.message))
-        answer.exception()  # whoever asked may have left
+    def _on_ready(self, message: Ready) -> None:
+        self.ready = message
+        self._is_up = True
+        self._preparing.ask_again()
+        self._settled.set()
+
+    def _on_failed(self, error: errors.QuireError) -> None:
+        """An engine's last words: what stopped it from starting, or what it died of."""
+        self.last_words = error.message
+        if not self._settled.is_set():
+            self._lost_before = error
+            self._settled.set()
+        elif self.keeper is None:
+            self.fail(error)
 
     def _on_report(self, report: StepReport) -> None:
+        requests = self.open
         for delta in report.deltas:
-            self._tell(delta.request_id, delta)
+            opened = requests.get(delta.request_id)
+            if opened is not None:
+                opened.hear(delta)
         if self.on_stats is not None:
             self.on_stats(report.stats)
 
-    def _tell(self, request_id: str, news: Delta | errors.QuireError) -> None:
-        stream = self._streams.get(request_id)
-        if stream is not None:
-            stream.put_nowait(news)
-
-    def _on_lost(self, how: str) -> None:
-        self._fail(errors.EngineDead("the engine process has gone away", got=how, hint="See the server's log."))
-
-    def _fail(self, failure: errors.QuireError) -> None:
-        if self._failure is None:
-            self._failure = failure
-            for stream in self._streams.values():
-                stream.put_nowait(failure)
-            for answer in self._preparing.values():
-                answer.set_exception(failure)
-                answer.exception()  # whoever asked may have left
-            self._preparing.clear()
+    def _on_lost(self, link: Link, how: str) -> None:
+        if link is not self._link or self._is_closed:
+            return
+        error = errors.EngineDead("the engine process has gone away", got=how, hint="See the server's log.")
+        self._is_up = self._lets_in = False
+        if not self._settled.is_set():
+            self._lost_before = error
             self._settled.set()
+        if self.keeper is None:
+            self.fail(error)
+            return
+        for opened in self.open.values():
+            opened.lose()
+        self.keeper.lost(how)
 
 
 def _refusal(message: Refused) -> errors.QuireError:

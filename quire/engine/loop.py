@@ -1,6 +1,6 @@
 """Around the engine: read messages, step, post reports; sleep when there is nothing to do.
 
-Knows: an engine, a mailbox, a clock given to it. Does not know: what carries the messages.
+Knows: an engine, a mailbox, its pulse, a clock given to it. Does not know: what carries the messages.
 """
 
 from __future__ import annotations
@@ -11,21 +11,32 @@ from quire.engine.engine import Engine, refused
 from quire.engine.garbage import Sweeper
 from quire.engine.mailbox import Mailbox
 from quire.engine.messages import Abort, Prepare, Prepared, StepReport, Submit, ToEngine
+from quire.engine.pulse import Phase, Pulse, name_of
 from quire.errors import QuireError, UnsupportedField
 
 Clock = Callable[[], float]
 
 
-def run(engine: Engine, mailbox: Mailbox, clock: Clock, sweeper: Sweeper | None = None) -> None:
-    """Serve until the other side goes. An abort takes effect before the next step is scheduled."""
+def run(
+    engine: Engine, mailbox: Mailbox, clock: Clock, sweeper: Sweeper | None = None, pulse: Pulse | None = None
+) -> None:
+    """Serve until the other side goes. An abort takes effect before the next step is scheduled.
+
+    Every turn, idle ones too, beats on the `pulse`; whoever is being taken in is named there.
+    """
     while mailbox.is_open:
-        for message in mailbox.receive(wait=not engine.has_work):
+        if pulse is not None:
+            pulse.beat(clock(), Phase.BETWEEN if engine.has_work else Phase.IDLE)
+        messages = mailbox.receive(wait=not engine.has_work)
+        for message in messages:
+            if pulse is not None and isinstance(message, Submit):
+                pulse.accuse([name_of(message.request.id)])
             _obey(message, engine, mailbox, clock)
         _drop_late(engine, mailbox, clock)
         report = _timed_step(engine, clock)
         if report is not None:
             mailbox.send(report)
-        elif not engine.has_work:
+        elif messages and not engine.has_work:
             engine.scheduler.check()  # idle: the conservation law must hold
         if sweeper is not None:
             sweeper.look(not engine.has_work, clock())

@@ -14,6 +14,7 @@ from quire.engine.messages import FromEngine, ToEngine
 from quire.engine.wire import Decoder, encode
 
 READ_BYTES = 2**18
+IDLE_S = 1.0  # between two beats of a loop that has nothing to do
 
 
 class Mailbox(Protocol):
@@ -22,7 +23,7 @@ class Mailbox(Protocol):
     is_open: bool
 
     def receive(self, wait: bool) -> list[ToEngine]:
-        """Messages that have come; with `wait`, sleep until there is one or the other side goes."""
+        """Messages that have come; with `wait`, sleep until there is one, the other side goes, or `IDLE_S` is over."""
         ...
 
     def send(self, message: FromEngine) -> None:
@@ -42,9 +43,9 @@ class PipeMailbox:
         self._poll.register(read_fd, select.POLLIN)
 
     def receive(self, wait: bool) -> list[ToEngine]:
-        """All messages in the pipe; blocks without burning a core if `wait` and there is none."""
+        """All messages in the pipe; blocks without burning a core if `wait` and there is none, for `IDLE_S` at most."""
         messages: list[ToEngine] = []
-        while self.is_open and self._poll.poll(None if wait and not messages else 0):
+        while self.is_open and self._poll.poll(1000 * IDLE_S if wait and not messages else 0):
             data = os.read(self._read_fd, READ_BYTES)
             self.is_open = bool(data)
             messages.extend(self._decoder.feed(data))  # type: ignore[arg-type]

@@ -17,7 +17,8 @@ from quire.step import Delta
 class OpenRequest:
     """A stream's side of a request: `news` are for its reader, `told` are the tokens of every sample that goes on.
 
-    `was_sent`: an engine has been asked; `is_sent`: the one of now. `is_heard`: that one has said something of it.
+    `was_sent`: an engine has been asked; `is_sent`: the one of now; `is_wanted`: it will be as soon as its
+    grammar is there. `is_heard`: that one has said something of it. Times are on the steady clock.
     """
 
     request: Request
@@ -28,6 +29,7 @@ class OpenRequest:
     was_sent: bool = False
     is_sent: bool = False
     is_heard: bool = False
+    is_wanted: bool = False
     _given_up: set[int] = field(default_factory=set)
     _num_prompt_told: int = 0
     _num_cached: int | None = None
@@ -40,7 +42,7 @@ class OpenRequest:
         told = self.told.get(delta.index)
         if told is None:
             return
-        self.is_heard = True
+        self.is_heard = self.is_sent
         if delta.tokens:
             told += delta.tokens
         if delta.prompt_logprobs:
@@ -57,12 +59,16 @@ class OpenRequest:
         self.news.put_nowait(error)
 
     def give_up(self, index: int | None) -> None:
-        """Its reader wants no more of sample `index`, or of any; the engine that knew so may be lost before it ends it."""
+        """Its reader wants no more of sample `index`, or of any; the engine may be lost before it says the end."""
         self._given_up |= set(self.told) if index is None else {index}
 
     def lose(self) -> None:
         """The engine that it was sent to is gone: samples that nobody wants end here."""
-        self.is_sent = self.is_heard = False
+        self.is_sent = self.is_heard = self.is_wanted = False
+        self.end_given_up()
+
+    def end_given_up(self) -> None:
+        """No engine will say it: samples that nobody wants have ended."""
         for index in sorted(self._given_up & set(self.told)):
             self.hear(Delta(self.request.id, index, num_cached=self._num_cached or 0, finish=Finish.ABORT))
 

@@ -1,7 +1,7 @@
-"""Knows: the sequences with which a request comes in, at its beginning or where it was. Does not know: who else is here.
+"""Knows: the sequences with which a request comes in, at first or where it was before. Does not know: who else is here.
 
-n = 3, sample 1 has ended, an engine was lost:    told    0  |prompt|a b c|       in the line    0  |prompt a b c|  owed
-                                                          2  |prompt|x y|                        2  |prompt x y|    whole
+n = 3, sample 1 has ended, an engine was lost:   told   0  |prompt|a b c|      in the line   0  |prompt a b c|  owed
+                                                        2  |prompt|x y|                      2  |prompt x y|    whole
 
 A sequence that goes on owes all of its tokens and draws the next one after them, exactly as one that was put back
 does: nothing of what was told is told again, and nothing of what follows depends on the loss.
