@@ -110,7 +110,9 @@ class ServerSettings:
         (),
         "Name of the model in the API; may be given several times. Default: the folder's name. `default` always works.",
     )
-    api_key: str | None = option(None, "Key that every request but /health must carry as a bearer token.", secret=True)
+    api_key: str | None = option(
+        None, "Key that every request but /livez and such must carry as a bearer token.", secret=True
+    )
     api_keys: str | None = option(
         None,
         "A TOML file of tenants' keys by hash, with their weights, deadlines and priorities (`quire keys new` writes "

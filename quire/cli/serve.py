@@ -11,9 +11,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from quire.cli.progress import LoadingBar
 from quire.cli.successor import check_ready_fd, tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
-from quire.engine.process import spawn
+from quire.engine.process import MODULE, spawn
 from quire.errors import InvalidSetting
 from quire.plan import Contract
 from quire.settings import EngineSettings, ServerSettings
@@ -41,8 +42,13 @@ if TYPE_CHECKING:
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-def serve(model: str | None, revision: str | None, engine: EngineSettings, server: ServerSettings) -> int:
-    """Serve until told to stop; the exit code. Raises `StartError` before anything half-started is left behind."""
+def serve(
+    model: str | None, revision: str | None, engine: EngineSettings, server: ServerSettings, module: str = MODULE
+) -> int:
+    """Serve until told to stop; the exit code. Raises `StartError` before anything half-started is left behind.
+
+    `module` is what engine processes start with: ours, or one with a fault to be found.
+    """
     import uvloop
 
     from quire.observe import log
@@ -56,15 +62,21 @@ def serve(model: str | None, revision: str | None, engine: EngineSettings, serve
         for line in describe(prepared):
             _say(line)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_serve(prepared, server, ring, listener, is_inherited))
+            start = partial(spawn, prepared.plan, prepared.folder, contract_of(server), module)
+            return runner.run(_serve(prepared, server, ring, listener, is_inherited, start))
     finally:
         listener.close()
 
 
 async def _serve(
-    prepared: Prepared, settings: ServerSettings, ring: KeyRing | None, listener: socket.socket, is_inherited: bool
+    prepared: Prepared,
+    settings: ServerSettings,
+    ring: KeyRing | None,
+    listener: socket.socket,
+    is_inherited: bool,
+    start: Callable[[], EngineClient],
 ) -> int:
-    client = spawn(prepared.plan, prepared.folder, contract_of(settings))
+    client = start()
     bar = LoadingBar()
     client.on_loading = bar.show
     try:
@@ -72,6 +84,7 @@ async def _serve(
         building = asyncio.to_thread(build_app, prepared, settings, client, ring)
         ready, (service, app) = await _both(client.start(), building)
         bar.close()
+        client.on_loading = None  # engines that come later load while others are answered
         for line in describe_service(service):
             _say(line)
         from quire.cli.handover import Handover

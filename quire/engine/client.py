@@ -223,7 +223,7 @@ class EngineClient:
     def _check_serving(self) -> None:
         if self._failure is not None or self.ready is None:
             why = None if self._failure is None else self._failure.message
-            raise errors.EngineDead("the engine is not serving", got=why, hint="Try again when /health answers 200.")
+            raise errors.EngineDead("the engine is not serving", got=why, hint="Try again when /readyz answers 200.")
 
     def _submit(self, opened: OpenRequest) -> None:
         request = opened.to_send()

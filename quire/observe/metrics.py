@@ -3,7 +3,7 @@
 Names are the field's (after `quire_`); times are in seconds. Every metric's doc line is what /metrics and the
 documentation print.
 
-Knows: `StepStats` and `RequestStats`. Does not know: the engine, HTTP, clocks.
+Knows: `StepStats`, `RequestStats`, `EngineLoss`. Does not know: the engine, HTTP, clocks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from quire.events import RequestStats, StepStats
+from quire.events import EngineLoss, RequestStats, StepStats
 
 Family = TypeVar("Family", bound=MetricWrapperBase)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -88,6 +88,15 @@ class Metrics:
             self._finished.labels(stats.finish).inc()
             self._whole_s.observe(stats.total_s)
 
+    def on_loss(self, loss: EngineLoss) -> None:
+        """Take in that an engine was lost, given up, or replaced; given to `EngineClient.on_loss`."""
+        if loss.seconds is not None:
+            self._recovery_s.observe(loss.seconds)
+            self._replayed.inc(loss.num_replayed)
+        elif not loss.is_final:
+            self._losses.labels(loss.cause).inc()
+            self._killers.inc(loss.culprit is not None)
+
     def on_token_gap(self, seconds: float) -> None:
         """Time between two tokens of one sample, as the server saw them."""
         self._token_gap_s.observe(seconds)
@@ -151,7 +160,23 @@ class Metrics:
             "request_success_total", "Requests that generated tokens, by why they ended.", ("finished_reason",)
         )
 
+        self._losses = self._counter(
+            "engine_losses_total",
+            "Engine processes that were lost, by cause: exited (a death of their own), killed (by a signal from "
+            "outside), or stalled (no progress; ended here).",
+            ("cause",),
+        )
+        self._replayed = self._counter(
+            "requests_replayed_total", "Requests that went on in another engine after theirs was lost."
+        )
+        self._killers = self._counter(
+            "requests_killed_engine_total", "Requests that were ended because engines die of them."
+        )
+
     def _make_times(self) -> None:
+        self._recovery_s = self._histogram(
+            "engine_recovery_seconds", "From an engine's loss until its requests went on in another one.", WHOLE_S
+        )
         self._first_token_s = self._histogram(
             "time_to_first_token_seconds", "From the request's arrival to its first token.", FIRST_TOKEN_S
         )

@@ -1,6 +1,6 @@
 """Who may come in, from where, and with how much: keys, browser origins, the size of a body.
 
-Knows: headers and bytes. Does not know: routes (but /health, which is open), JSON, models. Never reads Host.
+Knows: headers and bytes. Does not know: routes (but those of health, which are open), JSON, models. Never reads Host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from quire.errors import BodyTooLarge, RequestError, Unauthorized
 from quire.server.terms import SCOPE_KEY
 from quire.tenancy.keys import KeyRing
 
-OPEN_PATHS = ("/health",)
+OPEN_PATHS = ("/health", "/livez", "/readyz", "/startupz")
 BODY_TIMEOUT_S = 60.0
 
 

@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from quire.server import openapi, routes
+from quire.server import health, openapi, routes
 from quire.server.access import BodyLimit, RequireKey, allow_origins
 from quire.server.failures import Guard
 from quire.server.record import Recorder
+from quire.server.recovery import telling
 from quire.server.service import Service
 
 ROUTES = (
@@ -29,7 +30,10 @@ ROUTES = (
     ("/v1/completions/render", "POST", routes.render_completion),
     ("/tokenize", "POST", routes.tokenize),
     ("/detokenize", "POST", routes.detokenize),
-    ("/health", "GET", routes.health),
+    ("/health", "GET", health.health),
+    ("/livez", "GET", health.livez),
+    ("/readyz", "GET", health.readyz),
+    ("/startupz", "GET", health.startupz),
     ("/metrics", "GET", routes.metrics),
     ("/version", "GET", routes.version),
     ("/receipt", "GET", routes.receipt),
@@ -41,6 +45,7 @@ DOCUMENT = "/openapi.json"
 def create_app(service: Service) -> Starlette:
     """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
     service.client.on_stats = service.metrics.on_step
+    service.client.on_loss = telling(service.metrics)
     table = (*ROUTES, (DOCUMENT, "GET", openapi.answering(ROUTES))) if service.settings.api_docs else ROUTES
     app = Starlette(
         routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in table],

@@ -22,6 +22,7 @@ from quire.server.lifecycle import Lifecycle
 
 HEADER = "x-request-id"
 KEY = "quire.record"
+QUIET = ("/health", "/livez", "/readyz", "/startupz", "/metrics")  # what is asked for all the time
 NO_ROUTE = "other"
 CLIENT_GONE_STATUS = 499  # nobody reads it; the log's usual figure for a client that left before the answer began
 _ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
@@ -98,7 +99,7 @@ class Recorder:
     def _finish(self, record: Record, method: str) -> None:
         stats = record.stats(self._now())
         self._metrics.on_request(stats)
-        quiet = stats.route in ("/health", "/metrics") and stats.status == 200
+        quiet = stats.route in QUIET and stats.status == 200
         log.say(
             log.get("access"),
             logging.DEBUG if quiet else logging.INFO,

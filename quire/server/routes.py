@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from quire.errors import EngineDead, RequestError, ShuttingDown
+from quire.errors import RequestError
 from quire.observe.metrics import CONTENT_TYPE
 from quire.receipt import MEANINGS
 from quire.server import schema
@@ -112,15 +112,6 @@ async def list_models(service: Service, request: Request) -> Response:
 async def show_model(service: Service, request: Request) -> Response:
     """GET /v1/models/{id}; ids may hold slashes."""
     return _json(_model(service, service.name_of(request.path_params["id"])))
-
-
-async def health(service: Service, request: Request) -> Response:
-    """GET /health: 200 only while a request would be answered."""
-    if not service.client.is_ready:
-        raise EngineDead("the engine is not serving")
-    if not service.lifecycle.is_ready:
-        raise ShuttingDown("the server is shutting down", hint="Requests that come now are still answered.")
-    return _json({"status": "ok"})
 
 
 async def metrics(service: Service, request: Request) -> Response:

@@ -144,14 +144,16 @@ def test_one_command_serves_and_the_openai_package_streams() -> None:
 
 
 @needs_model
-def test_sigterm_is_a_clean_end_and_a_dead_engine_is_not() -> None:
+def test_sigterm_is_a_clean_end_and_a_dead_engine_is_replaced() -> None:
     with served("--threads", "1") as server:
         assert server.end(signal.SIGTERM) == 0
     with served("--threads", "1") as server:
         (engine,) = children(server.process.pid)
         os.kill(engine, signal.SIGKILL)
-        assert server.process.wait(PATIENCE_S) == 1
-        server.wait_for("the engine process has gone away")
+        server.wait_for("engine lost cause=killed how=")
+        server.wait_for("engine replaced cause=killed")
+        assert children(server.process.pid) != [engine]
+        assert server.end(signal.SIGTERM) == 0
 
 
 @needs_model

@@ -81,14 +81,16 @@ def test_long_text_is_encoded_beside_the_loop(rambler: Served) -> None:
 
 def test_version_and_health(rambler: Served) -> None:
     assert rambler.get("/version").json() == {"version": "0.0.0"}
-    assert rambler.get("/health").status == 200
+    for path in ("/health", "/livez", "/readyz", "/startupz"):
+        assert rambler.get(path).json() == {"status": "ok"}
     assert rambler.call("HEAD", "/health", b"", {}).status == 200
 
 
 def test_a_closed_engine_is_not_healthy() -> None:
     with served() as server:
         server.do(server.client.close())
-        assert server.get("/health").status == 503
+        statuses = {path: server.get(path).status for path in ("/health", "/readyz", "/livez", "/startupz")}
+        assert statuses == {"/health": 503, "/readyz": 503, "/livez": 200, "/startupz": 200}
         assert server.complete().status == 503
 
 
@@ -175,6 +177,9 @@ def test_routes_are_the_documented_ones() -> None:
         ("POST", "/tokenize"),
         ("POST", "/detokenize"),
         ("GET", "/health"),
+        ("GET", "/livez"),
+        ("GET", "/readyz"),
+        ("GET", "/startupz"),
         ("GET", "/metrics"),
         ("GET", "/version"),
         ("GET", "/receipt"),
