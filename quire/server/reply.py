@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 
 from msgspec import UNSET, UnsetType
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +24,7 @@ from quire.server.chunks import Writer, writer
 from quire.server.door import Visit
 from quire.server.logged import FORM, LoggedJob, options_of
 from quire.server.logprobs import TokenNames
+from quire.server.presence import while_there
 from quire.server.record import Record, record_of
 from quire.server.service import Service
 from quire.server.shapes import DONE, Chunk, Usage, encode, event
@@ -44,18 +46,10 @@ class Reply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the end, or until the reader is gone."""
-        work = asyncio.create_task(self._work(record_of(scope), send))
-        gone = asyncio.create_task(_until_gone(receive))
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                record_of(scope).finish = "disconnect"
-        finally:
-            for task in (work, gone):
-                task.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
-        if not work.cancelled() and (error := work.exception()) is not None:
-            raise error
+            await while_there(receive, self._work(record_of(scope), send))
+        except ClientDisconnect:
+            record_of(scope).finish = "disconnect"
 
     async def _work(self, record: Record, send: Send) -> None:
         with self._service.door.visit() as visit:
@@ -163,11 +157,6 @@ def seed_headers(job: Job) -> list[tuple[bytes, bytes]]:
     """`x-quire-seed`: the seed of each prompt, given or drawn; asked with it, the same request gets the same answer."""
     seeds = [str(request.params.seed) for request in job.requests]
     return [(SEED_HEADER.encode(), ", ".join(seeds).encode())] if len(seeds) <= MAX_SEEDS else []
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _never() -> dict[str, object]:

@@ -18,6 +18,7 @@ from quire.server import schema
 from quire.server.access import read_body
 from quire.server.calling import read_calling
 from quire.server.json_body import parse_object
+from quire.server.presence import while_there
 from quire.server.prompts import check_ids, encode_chat, encode_prompt, token_texts
 from quire.server.record import record_of
 from quire.server.rendering import rendered
@@ -58,7 +59,8 @@ async def render_chat(service: Service, request: Request) -> Response:
     body = schema.read(schema.ChatBody, await _values(request), _warns(service))
     terms = _terms(service, request)
     with service.door.visit() as visit:
-        return _json(rendered(service, await chat_job(service, body, visit, terms)))
+        job = await while_there(request.receive, chat_job(service, body, visit, terms))
+        return _json(rendered(service, job))
 
 
 async def render_completion(service: Service, request: Request) -> Response:
@@ -66,7 +68,8 @@ async def render_completion(service: Service, request: Request) -> Response:
     body = schema.read(schema.CompletionBody, await _values(request), _warns(service))
     terms = _terms(service, request)
     with service.door.visit() as visit:
-        return _json(rendered(service, await completion_job(service, body, visit, terms)))
+        job = await while_there(request.receive, completion_job(service, body, visit, terms))
+        return _json(rendered(service, job))
 
 
 async def complete(service: Service, request: Request) -> Response:
