@@ -27,6 +27,10 @@ class Runner(Protocol):
         """One result for each work of the step, in order."""
         ...
 
+    def rest(self) -> None:
+        """There is nothing to compute: let go of what answers that have ended still needed."""
+        ...
+
 
 class Engine:
     """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in.
@@ -92,9 +96,10 @@ class Engine:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
         self._began_s = now
         self._last = step = self.scheduler.schedule(now)
-        if step is None:
-            return None
-        return tuple(self.scheduler.settle(step, self.runner.run(step), now))
+        deltas = None if step is None else tuple(self.scheduler.settle(step, self.runner.run(step), now))
+        if not self.has_work:
+            self.runner.rest()
+        return deltas
 
     def step(self, now: float) -> StepReport | None:
         """`advance`, with the step's numbers; nobody has timed it."""

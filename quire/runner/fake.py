@@ -54,6 +54,9 @@ class FakeRunner:
         self._slots: dict[int, list[int]] = {}
         self._known: dict[int, list[int]] = {}
 
+    def rest(self) -> None:
+        """Nothing is held."""
+
     def run(self, step: Step) -> StepResult:
         """Copy, write, read and draw; one result for each work."""
         for source, destination in step.copies:

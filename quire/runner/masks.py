@@ -86,6 +86,10 @@ class Masks:
         self._keeper.begin(MaskOrder(tuple(opens), tuple(fills), closes))
         return True
 
+    def rest(self) -> None:
+        """No step comes: answers that drew in the last one are forgotten now. Never waits."""
+        self.begin(())
+
     def wait(self) -> Ahead:
         """What is known of rows besides their masks, which stand in `rows`."""
         masked = self._keeper.wait()

@@ -52,6 +52,11 @@ class ModelRunner:
             return StepResult(tuple(without_flawed(step.works, self._replay.flaws_T1, results)))
         return self._run_all(step, masks)
 
+    def rest(self) -> None:
+        """There is nothing to compute: answers' matchers are let go."""
+        if self._masks is not None:
+            self._masks.rest()
+
     def _choose(
         self, logits_RV: np.ndarray, draws: list[Draw], number: int, masks: Masks | None, ahead: Ahead
     ) -> list[WorkResult]:

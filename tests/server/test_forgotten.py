@@ -14,7 +14,7 @@ from served import Served, exchange, says, scope_of, served, wait_until
 from test_leaving import Reader
 
 from quire.engine.engine import Engine
-from quire.engine.grammars import Told
+from quire.engine.grammars import ThreadKeeper, Told
 from quire.errors import QuireError, RequestError
 from quire.request import Constraint
 from quire.server.terms import DEADLINE_HEADER
@@ -100,8 +100,7 @@ def check_nothing_is_left(server: Served) -> None:
     assert scheduler.cache_use().num_used == 0
     for table in (scheduler._families, scheduler._seats, scheduler._searches):
         assert not table
-    assert engine.gate is not None
-    assert not engine.gate._promises
+    assert engine.gate is None or not engine.gate._promises
     assert not server.service.door.by_tenant
     assert server.service.lifecycle.num_open == 0
 
@@ -202,6 +201,25 @@ def test_one_who_waits_for_a_grammar_is_forgotten_whatever_becomes_of_it(kind: s
         wait_until(lambda: not server.client._preparing)
         check_nothing_is_left(server)
         assert server.runner.num_steps == 0
+
+
+@pytest.mark.parametrize("num_parts", [3, 10**9])
+def test_grammars_keep_nothing_of_answers_that_have_ended(num_parts: int) -> None:
+    """Whether their clients have left or have it all, with nobody behind them who would have the engine step."""
+    with served(keep=ThreadKeeper) as server:
+        keeper = server.engine.grammars
+        assert isinstance(keeper, ThreadKeeper)
+        body = {**HELLO, "response_format": {"type": "json_object"}, "stream": True, "max_tokens": 40}
+        path, headers = CHAT, {"content-type": "application/json"}
+
+        async def leave() -> None:
+            reader = Leaver(json.dumps(body).encode(), num_parts)
+            await server.app(scope_of("POST", path, headers), reader.receive, reader.send)
+            assert len(reader.sent) >= min(num_parts, 5)
+
+        server.do(leave())
+        check_nothing_is_left(server)
+        wait_until(lambda: keeper._matchers is not None and not len(keeper._matchers))
 
 
 async def until(is_so: Callable[[], object]) -> None:
