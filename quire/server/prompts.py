@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from quire.errors import RequestError
+from quire.errors import ContextLengthExceeded, RequestError
 from quire.server.calling import Calling
 from quire.server.messages import read_messages
 from quire.server.schema import ChatFields
-from quire.server.service import Service
+from quire.server.service import ASIDE_CHARACTERS, Service
 
 MAX_PROMPTS = 256
 TOOL_CHARACTERS = 512  # a tool's schema, roughly
@@ -46,20 +46,26 @@ def split_prompts(prompt: object) -> list[str | list[int]]:
     return prompt
 
 
-async def encode_prompt(service: Service, prompt: str | list[int], add_special_tokens: bool) -> Prompt:
-    """Ids of one prompt, in range; long text is encoded off the event loop."""
+async def encode_prompt(
+    service: Service, prompt: str | list[int], add_special_tokens: bool, must_fit: bool = False
+) -> Prompt:
+    """Ids of one prompt, in range; long text is encoded off the event loop, or refused unread if it `must_fit`."""
     if isinstance(prompt, str):
+        if must_fit:
+            _check_length(service, prompt, "prompt")
         ids = await service.aside(len(prompt), service.tokenizer.encode, prompt, add_special_tokens, "prompt")
         return Prompt(tuple(ids), prompt)
     check_ids(prompt, service.vocab_size, "prompt")
     return Prompt(tuple(prompt))
 
 
-async def encode_chat(service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool = False) -> Prompt:
-    """Ids of rendered messages and tools; the template has written the special tokens."""
+async def encode_chat(
+    service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool = False, must_fit: bool = False
+) -> Prompt:
+    """Ids of rendered messages and tools; the template has written the special tokens. `must_fit` as above."""
     service.spoken.check(calling)
     size = sum(_size(message.get("content")) for message in body.messages) + TOOL_CHARACTERS * len(calling.shown or ())
-    return await service.aside(size, _read_and_encode, service, body, calling, add_special_tokens)
+    return await service.aside(size, _read_and_encode, service, body, calling, add_special_tokens, must_fit)
 
 
 async def token_texts(service: Service, ids: Sequence[int]) -> list[str]:
@@ -74,9 +80,25 @@ def check_ids(ids: Sequence[int], vocab_size: int, param: str) -> None:
         raise RequestError("a token id is out of range", got=outside, allowed=f"0 to {vocab_size - 1}", param=param)
 
 
-def _read_and_encode(service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool) -> Prompt:
+def _check_length(service: Service, text: str, param: str) -> None:
+    """Refuse a text that no tokenizing can make fit: encoding 3 MB takes a processor for 5 s."""
+    if len(text) >= ASIDE_CHARACTERS and (least := service.tokenizer.least_ids(text)) > service.plan.max_model_len:
+        raise ContextLengthExceeded(
+            "the prompt does not fit the model's context",
+            got=f"{len(text)} characters, which are {least} prompt tokens at least",
+            allowed=f"{service.plan.max_model_len} tokens, prompt and answer together",
+            hint="Shorten the prompt.",
+            param=param,
+        )
+
+
+def _read_and_encode(
+    service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool, must_fit: bool
+) -> Prompt:
     messages = read_messages(body.messages, service.settings.unknown_fields == "warn")
     text = _render(service, body, calling, messages)
+    if must_fit:
+        _check_length(service, text, "messages")
     return Prompt(tuple(service.tokenizer.encode(text, add_special_tokens, "messages")), text)
 
 

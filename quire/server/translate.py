@@ -85,7 +85,7 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
         body.tools, body.tool_choice, body.parallel_tool_calls, service.settings.unknown_fields == "warn"
     )
     visit.ask(1, service.max_inside, terms.tenant(body.user))
-    prompt = await encode_chat(service, body, calling)
+    prompt = await encode_chat(service, body, calling, must_fit=body.truncate_prompt_tokens is None)
     content = await form_of_answer(service, body)
     speech = service.spoken.speech(
         calling,
@@ -116,7 +116,8 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
         )
     params = _sampling(service, body, body.logprobs)
     visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
-    whole = [await encode_prompt(service, prompt, body.add_special_tokens) for prompt in prompts]
+    must_fit = body.truncate_prompt_tokens is None
+    whole = [await encode_prompt(service, prompt, body.add_special_tokens, must_fit) for prompt in prompts]
     encoded = [cut(service, prompt, params, body.max_tokens or COMPLETION_TOKENS) for prompt in whole]
     prompt_only = body.echo and body.max_tokens == 0
     if body.echo and body.logprobs is not None:

@@ -124,6 +124,17 @@ def test_completion_bodies(rambler: Served, body: dict[str, Any], param: str) ->
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+def test_a_text_that_cannot_fit_is_refused_unread(rambler: Served, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "word " * 300_000
+    body = {"messages": [{"role": "user", "content": text}]} if path == CHAT else {"prompt": text}
+    cut = rambler.post(path, {**body, "truncate_prompt_tokens": 5, "max_tokens": 1})
+    assert cut.json()["usage"]["prompt_tokens"] == 5
+    monkeypatch.setattr(rambler.service.tokenizer, "encode", None)
+    error = refused(rambler.post(path, body), "messages" if path == CHAT else "prompt", "context_length_exceeded")
+    assert "at least" in error["message"]
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
 def test_prompts_over_the_context_say_both_counts(rambler: Served, path: str) -> None:
     words = "word " * MAX_MODEL_LEN
     body = {"messages": [{"role": "user", "content": words}]} if path == CHAT else {"prompt": words}
