@@ -6,13 +6,14 @@
 # What is needed: Python 3.11 or newer with venv, and a C++20 compiler. All else comes into .venv.
 PYTHON ?= python3
 ARGS ?=
+REQUESTS ?= 2000
 
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check fmt bench isa sanitize docs wheel train clients clean
+.PHONY: help install serve test check fmt bench isa sanitize docs wheel beside train clients clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -82,6 +83,9 @@ clients/node_modules/.installed: clients/package.json clients/package-lock.json
 	@command -v npm >/dev/null || { echo "make clients needs node (18 or newer) and npm" >&2; exit 2; }
 	npm ci --prefix clients --no-audit --no-fund --loglevel=error
 	@touch $@
+
+beside: $(VENV)/.installed-test ## hostile requests beside healthy streams: make beside REQUESTS=100000
+	@$(BIN)/python -m chaos.beside --requests $(REQUESTS) $(ARGS)
 
 train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
 	$(BIN)/python -m training.train $(ARGS)
