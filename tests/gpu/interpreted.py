@@ -1,9 +1,11 @@
 """Triton's interpreter, as far as these tests need it mended.
 
-Knows: three faults of the interpreter of Triton 3.6, which the compiler does not have. Does not know: any kernel.
+Knows: five faults of the interpreter of Triton 3.6, which the compiler does not have. Does not know: any kernel.
 
     rounding    float32 is cut to bfloat16 and float8 instead of rounded to nearest, ties to even
     dot         bfloat16 operands are multiplied as the integers that hold their bits
+    cast        integers become bfloat16 as bits, not as numbers
+    range       bounds that are tensors cannot be converted, by NumPy 2.4 and later
     speed       `triton.language` is patched anew for every call of a function within a kernel (3 ms); once is enough
 
 The repairs stand in the interpreter's own objects, so they count for whatever runs there, and nothing else runs there.
@@ -11,6 +13,7 @@ The repairs stand in the interpreter's own objects, so they count for whatever r
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,15 +51,34 @@ def dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_impreci
     return interpreter.TensorHandle((product + d.data).astype(d.data.dtype), d.dtype.scalar)
 
 
+def cast(self: Any, value: Any, target: Any, plain: Any) -> Any:
+    """A number of one type as one of another, by way of float32 where the other is bfloat16."""
+    if target.scalar == tl.bfloat16 and not value.dtype.scalar.is_floating():
+        bits = convert(value.data.astype(np.float32), tl.float32, tl.bfloat16)
+        return interpreter.TensorHandle(bits, tl.bfloat16)
+    return plain(self, value, target)
+
+
+def patched(patch: Any) -> Any:
+    """What the interpreter does to Triton's library for one launch, for a kernel's own functions and for Triton's."""
+    both = SimpleNamespace(__globals__={"tl": tl, "core": tl.core})
+
+    def patch_both(_fn: Any) -> Any:
+        scope = patch(both)
+        scope.set_attr(tl.tensor, "__index__", lambda self: int(self.handle.data.item()))
+        return scope
+
+    return patch_both
+
+
 def mend(monkeypatch: Any) -> None:
-    """Puts the three repairs in place, until the monkeypatch ends."""
+    """Puts the repairs in place, until the monkeypatch ends."""
+    rewrite = interpreter.InterpretedFunction.rewrite
     monkeypatch.setattr(interpreter, "_convert_float", convert)
-    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_dot", dot)
-    patch, rewrite = interpreter._patch_lang, interpreter.InterpretedFunction.rewrite
-    both = SimpleNamespace(
-        __globals__={"tl": tl, "core": tl.core}
-    )  # a kernel's functions see one, Triton's own the other
-    monkeypatch.setattr(interpreter, "_patch_lang", lambda fn: patch(both))
+    builder = interpreter.InterpreterBuilder
+    monkeypatch.setattr(builder, "create_dot", dot)
+    monkeypatch.setattr(builder, "cast_impl", functools.partialmethod(cast, plain=builder.cast_impl))
+    monkeypatch.setattr(interpreter, "_patch_lang", patched(interpreter._patch_lang))
     monkeypatch.setattr(
         interpreter.InterpretedFunction, "__call__", lambda self, *args, **kwargs: rewrite(self)(*args, **kwargs)
     )

@@ -78,8 +78,16 @@ def test_gather_rows_in_any_order_and_none() -> None:
 
 @pytest.mark.parametrize(
     ("dtype", "group_size", "symmetric"),
-    [("bfloat16", 0, True), ("float32", 0, True), ("int8", 0, True), ("int8", 32, True), ("fp8", 0, True)]
-    + [("int4", 32, True), ("int4", 64, False), ("int4", 0, True)],
+    [
+        ("bfloat16", 0, True),
+        ("float32", 0, True),
+        ("int8", 0, True),
+        ("int8", 32, True),
+        ("fp8", 0, True),
+        ("int4", 32, True),
+        ("int4", 64, False),
+        ("int4", 0, True),
+    ],
 )
 def test_embed_widens_every_format(dtype: str, group_size: int, symmetric: bool) -> None:
     rng = np.random.default_rng(6)

@@ -2,8 +2,9 @@
 
     one program a row; the row stays in registers, so it is read once and written once
 
-Bound by memory from some hundred rows on (H200: 8192 rows of 4096 in bfloat16 are 134 MB, 31 us at 4.3 TB/s); below that by the launch
-(2 us), which is why products of few rows normalise on their way in (`linear.py`) and this is for many.
+Bound by memory from some hundred rows on (H200: 8192 rows of 4096 in bfloat16 are 134 MB, 31 us at 4.3 TB/s); below
+that by the launch (2 us), which is why products of few rows normalise on their way in (`linear.py`) and this is for
+many.
 
 Knows: rows. Does not know: layers.
 

@@ -1,15 +1,16 @@
 """Per-head norm, rotation of queries and keys, and the store of keys and values, in one pass over a row.
 
-    program (token, some heads): a tile [heads, D / 2] of first halves and one of second halves; queries, keys and values
-    differ by masks alone, so all heads of a row are spread evenly over programs of one shape
+    program (token, some heads): a tile [heads, D / 2] of first halves and one of second halves; queries, keys and
+    values differ by masks alone, so all heads of a row are spread evenly over programs of one shape
 
-Eight heads of 128 are 512 elements a half, four a thread of four warps. Bound by memory (8192 tokens of Llama-3.1-8B in bfloat16:
-168 MB in and out, 40 us at 4.3 TB/s) and below some hundred tokens by the launch; with the norms, rotation and stores apart it
-would be five launches.
+Eight heads of 128 are 512 elements a half, four a thread of four warps. Bound by memory (8192 tokens of Llama-3.1-8B in
+bfloat16: 201 MB in and out, 47 us at 4.3 TB/s) and below some hundred tokens by the launch; with norms, rotation and
+stores apart it would be five launches.
 
 Knows: pages. Does not know: which positions a step computes.
 
-Legend: T tokens, N = (Q + 2G) * D columns, Q query heads, G kv heads, D head_dim, H heads of a tile, P rows of the rope table.
+Legend: T tokens, N = (Q + 2G) * D columns, Q query heads, G kv heads, D head_dim, H heads of a tile, P rows of the rope
+table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def _norm(x1, x2, heads, Q, D, q_norm_ptr, k_norm_ptr, eps, halves, inside, HAS_
 
 @triton.jit
 def _rounded(x1, x2, LARGEST_Q: tl.constexpr, IS_INT: tl.constexpr):
-    """Both halves over their head's scale, as whole numbers for int8, and the scale; NaN for a head that is not finite."""
+    """Both halves over their head's scale, whole numbers for int8, and the scale: NaN where a head is not finite."""
     top = tl.maximum(tl.max(tl.abs(x1), 1), tl.max(tl.abs(x2), 1))
     total = tl.sum(x1 * 0.0 + x2 * 0.0, 1)  # NaN where anything is not finite: a maximum may pass NaN by
     finite = total == 0.0

@@ -25,14 +25,14 @@ def gate(gate_, up):
 
 
 @triton.jit
-def _silu_mul(gate_up_ptr, out_ptr, I, BLOCK_I: tl.constexpr):
+def _silu_mul(gate_up_ptr, out_ptr, num_columns, BLOCK_I: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
-    inside = columns < I
-    first = gate_up_ptr + row * 2 * I + columns
+    inside = columns < num_columns
+    first = gate_up_ptr + row * 2 * num_columns + columns
     gate_ = tl.load(first, mask=inside, other=0.0).to(tl.float32)
-    up = tl.load(first + I, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out_ptr + row * I + columns, gate(gate_, up).to(out_ptr.dtype.element_ty), mask=inside)
+    up = tl.load(first + num_columns, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out_ptr + row * num_columns + columns, gate(gate_, up).to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def silu_mul(gate_up_T2I: Tensor, out_TI: Tensor) -> None:
