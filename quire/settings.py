@@ -116,7 +116,17 @@ class ServerSettings:
     api_keys: str | None = option(
         None,
         "A TOML file of tenants' keys by hash, with their weights, deadlines and priorities (`quire keys new` writes "
-        "entries); read again on SIGHUP.",
+        "entries); read again when it changes, and on SIGHUP.",
+    )
+    allow_unauthenticated: bool = option(
+        False, "Listen on an address that other machines reach although nothing asks them for a key."
+    )
+    tls_certificate: str | None = option(
+        None, "PEM file of the server's certificate and its chain: TLS 1.2 and later. Read again when it changes."
+    )
+    tls_key: str | None = option(None, "PEM file of the certificate's key. Default: the certificate's own file.")
+    tls_client_ca: str | None = option(
+        None, "PEM file of authorities: only clients with a certificate of theirs can connect, health checks included."
     )
     chat_template: str | None = option(None, "A Jinja file to use instead of the model's own chat template.")
     tool_format: str = option(
@@ -235,6 +245,7 @@ def _check_quantization(settings: EngineSettings) -> None:
 def _check_server(settings: ServerSettings) -> None:
     if not 0 <= settings.port <= 65535:
         raise InvalidSetting("--port is out of range", got=settings.port, allowed="0 to 65535")
+    _check_key(settings.api_key)
     _at_least("max_body_bytes", settings.max_body_bytes, 1024)
     _at_least("max_waiting", settings.max_waiting, 1)
     _at_least("request_log_bytes", settings.request_log_bytes, 2**20)
@@ -246,6 +257,17 @@ def _check_server(settings: ServerSettings) -> None:
         _at_least(name, getattr(settings, name), 3)
     if not 0 <= settings.max_queue_seconds < inf:
         raise InvalidSetting("--max-queue-seconds is no time", got=settings.max_queue_seconds, allowed="0 or more")
+
+
+def _check_key(key: str | None) -> None:
+    """A key that is empty, or that a header could not carry, would open the door to everyone or to nobody."""
+    if key is not None and (not key.isprintable() or not key or key != key.strip()):
+        raise InvalidSetting(
+            "--api-key is empty or not plain text",
+            got=f"{len(key)} characters",
+            allowed="printable characters, no white space around them",
+            hint="Is a variable empty? `quire keys new NAME` draws a key.",
+        )
 
 
 def _at_least(name: str, value: int | None, low: int) -> None:

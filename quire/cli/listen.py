@@ -16,6 +16,7 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from ssl import SSLContext
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -100,10 +101,15 @@ class Server(uvicorn.Server):
 
 
 async def listen(
-    app: ASGIApp, listener: socket.socket, client: EngineClient, on_listening: Callable[[], None], stay: Stay
+    app: ASGIApp,
+    listener: socket.socket,
+    client: EngineClient,
+    on_listening: Callable[[], None],
+    stay: Stay,
+    tls: SSLContext | None = None,
 ) -> int:
     """Answer requests until SIGINT (exit code 130), SIGTERM or a successor (0)."""
-    server = Server(uvicorn_config(app), on_listening, stay)
+    server = Server(uvicorn_config(app, tls=tls), on_listening, stay)
     here = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         here.add_signal_handler(number, server.stop, number)

@@ -6,29 +6,31 @@ Knows: how the parts of a server are started and stopped together. Does not know
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from quire import __version__
+from quire.cli import exposure
 from quire.cli.listener import open_listener
 from quire.cli.prepare import Prepared, describe, prepare
 from quire.cli.progress import LoadingBar
+from quire.cli.reloading import Kept, Reloading
 from quire.cli.successor import check_ready_fd, tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import MODULE, spawn
 from quire.errors import InvalidSetting
 from quire.plan import Contract
+from quire.server.tls import Tls, tls_files
 from quire.settings import EngineSettings, ServerSettings
 from quire.tenancy.keys import KeyRing, warnings
 
@@ -55,15 +57,18 @@ def serve(
 
     log.set_up(server.log_level)
     ring = None if server.api_keys is None else KeyRing(Path(server.api_keys))
+    files = tls_files(server.tls_certificate, server.tls_key, server.tls_client_ca)
+    tls = None if files is None else Tls(files)
     listener, is_inherited = open_listener(server.host, server.port, server.listen_fd)
     try:
+        exposure.check_exposure(listener, server)
         check_ready_fd(server.ready_fd)
         prepared = prepare(model, revision, engine)
         for line in describe(prepared):
             _say(line)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             start = partial(spawn, prepared.plan, prepared.folder, contract_of(server), module)
-            return runner.run(_serve(prepared, server, ring, listener, is_inherited, start))
+            return runner.run(_serve(prepared, server, ring, tls, listener, is_inherited, start))
     finally:
         listener.close()
 
@@ -72,6 +77,7 @@ async def _serve(
     prepared: Prepared,
     settings: ServerSettings,
     ring: KeyRing | None,
+    tls: Tls | None,
     listener: socket.socket,
     is_inherited: bool,
     start: Callable[[], EngineClient],
@@ -91,11 +97,12 @@ async def _serve(
         from quire.cli.listen import Stay, listen
         from quire.server.leaving import Patience
 
-        if ring is not None:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, ring)
+        reloading = Reloading(kept_of(ring, tls), _say)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.order)
+        watching = asyncio.create_task(reloading.watch())
 
         def answers() -> None:
-            _announce(ready, settings, prepared, ring, listener)
+            _announce(ready, settings, prepared, ring, tls, listener)
             if settings.ready_fd is not None:
                 tell_ready(settings.ready_fd)
 
@@ -103,8 +110,9 @@ async def _serve(
         command = [sys.executable, *sys.orig_argv[1:]]
         stay = Stay(service.lifecycle, patience, Handover(command, prepared.plan, service.log), is_inherited)
         try:
-            return await listen(app, listener, client, answers, stay)
+            return await listen(app, listener, client, answers, stay, None if tls is None else tls.context)
         finally:
+            watching.cancel()
             if service.log is not None:
                 service.log.close()
     finally:
@@ -190,33 +198,43 @@ def build_service(
     )
 
 
-def _reload(ring: KeyRing) -> None:
-    """SIGHUP: the keys' file again; one that cannot be used changes nothing."""
-    try:
-        ring.reload()
-        _say(f"keys     {len(ring.names)} of {ring.path}")
-    except InvalidSetting as problem:
-        _say(f"WARNING  the keys stay as they were: {problem.message}")
+def kept_of(ring: KeyRing | None, tls: Tls | None) -> list[Kept]:
+    """What is read again while the server runs."""
+    kept = []
+    if ring is not None:
+        kept.append(Kept("keys", (ring.path,), ring.reload, lambda: f"{len(ring.names)} of {ring.path}"))
+    if tls is not None:
+        pair = (tls.files.certificate, tls.files.key)
+        kept.append(Kept("tls", pair, tls.reload, lambda: f"certificate {tls.files.certificate}"))
+    return kept
 
 
 def _announce(
-    ready: Ready, settings: ServerSettings, prepared: Prepared, ring: KeyRing | None, listener: socket.socket
+    ready: Ready,
+    settings: ServerSettings,
+    prepared: Prepared,
+    ring: KeyRing | None,
+    tls: Tls | None,
+    listener: socket.socket,
 ) -> None:
     host, port = listener.getsockname()[:2]
     reachable = ANYWHERE.get(host, host)
-    url = f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+    scheme = "http" if tls is None else "https"
+    url = f"{scheme}://[{reachable}]:{port}" if ":" in reachable else f"{scheme}://{reachable}:{port}"
     is_locked = settings.api_key is not None or ring is not None
     key = ' -H "Authorization: Bearer $KEY"' if is_locked else ""
     name = (settings.served_model_name or (prepared.name,))[0]
     _say(f"kernels  {ready.isa}, loaded in {ready.load_s:.2f} s")
     for note in ready.notes:
         _say(f"note     {note}")
-    if not ipaddress.ip_address(host).is_loopback and not is_locked:
-        _say(f"WARNING  {host} lets every machine that reaches this one use the model; set --api-key")
+    found = exposure.warnings(listener, settings)
     if ring is not None:
         _say(f"keys     {len(ring.names)} of {ring.path}")
-        for warning in warnings(ring.path):
-            _say(f"WARNING  {warning}")
+        found += warnings(ring.path)
+    if tls is not None:
+        found += tls.warnings(datetime.now(UTC))
+    for warning in found:
+        _say(f"WARNING  {warning}")
     _say(f"serving  {name} at {url}/v1")
     question = '{"messages": [{"role": "user", "content": "Hello!"}]}'
     _say(f"try      curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key} -d '{question}'")

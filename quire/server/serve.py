@@ -5,6 +5,8 @@ Knows: uvicorn's settings. Does not know: routes, engines, signals.
 
 from __future__ import annotations
 
+from ssl import SSLContext
+
 import uvicorn
 from starlette.types import ASGIApp
 
@@ -15,9 +17,9 @@ DRAIN_S = 10  # how long open answers may go on after the order to stop
 KEEP_ALIVE_S = 30
 
 
-def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S, tls: SSLContext | None = None) -> uvicorn.Config:
     """HTTP by httptools with a bounded head, no websockets, no proxy headers, log lines only through `observe/log`."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         http=HttpProtocol,
         ws="none",
@@ -30,3 +32,6 @@ def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S) -> uvicorn.Config:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=drain_s,
     )
+    config.load()
+    config.ssl = tls  # ours: uvicorn's own would ask at a terminal for a key's password
+    return config

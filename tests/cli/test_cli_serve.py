@@ -156,10 +156,17 @@ def test_sigterm_is_a_clean_end_and_a_dead_engine_is_replaced() -> None:
         assert server.end(signal.SIGTERM) == 0
 
 
+def test_a_public_address_without_a_key_is_refused_before_a_model_is_loaded() -> None:
+    code, said = fail("serve", "/nowhere/model", "--host", "0.0.0.0", "--port", "0")
+    assert code == 2
+    assert "0.0.0.0 without a key" in said
+    assert said.count("\n") == 1
+
+
 @needs_model
-def test_a_public_address_without_a_key_is_warned_of() -> None:
-    with served("--threads", "1", "--host", "0.0.0.0") as server:
-        server.wait_for("WARNING .*--api-key")
+def test_a_public_address_without_a_key_is_opened_when_told_so() -> None:
+    with served("--threads", "1", "--host", "0.0.0.0", "--allow-unauthenticated") as server:
+        server.wait_for("WARNING .*--allow-unauthenticated")
         assert server.url.startswith("http://127.0.0.1:")
 
 
