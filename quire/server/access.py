@@ -16,16 +16,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.errors import BodyTooLarge, RequestError, Unauthorized
 from quire.server.terms import SCOPE_KEY
-from quire.tenancy.keys import KeyRing
+from quire.tenancy.keys import Key, KeyRing
 
 OPEN_PATHS = ("/health", "/livez", "/readyz", "/startupz")
+OPEN_METHODS = ("GET", "HEAD")
 BODY_TIMEOUT_S = 60.0
 
 
 class RequireKey:
     """ASGI: refuses every request without a key, before routing; whose it is goes on in the scope.
 
-    `key` is the one of `--api-key`, which has no name. All are compared in constant time, as SHA-256.
+    `key` is the one of `--api-key`, which has no name. All are compared in constant time, as SHA-256. Open are the
+    paths that say whether the server lives, spelt exactly so; what else decides is the key alone, never the Host, nor
+    who connects. Two keys of different owners in one request are refused: it would be unclear whose it is.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, ring: KeyRing | None = None) -> None:
@@ -37,7 +40,7 @@ class RequireKey:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        if scope["type"] == "http" and scope["path"] not in OPEN_PATHS and not self._may_enter(scope):
+        if scope["type"] == "http" and not _is_open(scope) and not self._may_enter(scope):
             raise Unauthorized(
                 "this server needs a key, and the one given is missing or wrong",
                 hint="Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'.",
@@ -46,23 +49,35 @@ class RequireKey:
 
     def _may_enter(self, scope: Scope) -> bool:
         digests = [hashlib.sha256(key).digest() for key in _keys(scope)]
-        named = [] if self._ring is None else [self._ring.find(digest) for digest in digests]
-        scope[SCOPE_KEY] = next((key for key in named if key is not None), None)
-        nameless = [self._digest is not None and hmac.compare_digest(digest, self._digest) for digest in digests]
-        return scope[SCOPE_KEY] is not None or any(nameless)
+        owners = {owner for digest in digests for owner in self._owners(digest)}
+        if len(owners) != 1:
+            return False
+        scope[SCOPE_KEY] = owners.pop()
+        return True
+
+    def _owners(self, digest: bytes) -> list[Key | None]:
+        """Whose key this is, None standing for the one without a name; as long as it takes, whichever it is."""
+        named = None if self._ring is None else self._ring.find(digest)
+        is_nameless = self._digest is not None and hmac.compare_digest(digest, self._digest)
+        if named is not None:
+            return [named]
+        return [None] if is_nameless else []
+
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN_PATHS and scope["method"] in OPEN_METHODS
 
 
 def _keys(scope: Scope) -> list[bytes]:
-    """At most one key of each kind: more of a header would only help someone who guesses."""
-    found: dict[bytes, bytes] = {}
+    """At most one key of each kind; a header that comes twice counts as none, since others may read the other one."""
+    found: dict[bytes, list[bytes]] = {}
     for name, value in scope["headers"]:
         if name == b"x-api-key":
-            found.setdefault(name, value.strip())
+            found.setdefault(name, []).append(value.strip())
         elif name == b"authorization":
             scheme, _, key = value.partition(b" ")
-            if scheme.lower() == b"bearer":
-                found.setdefault(name, key.strip())
-    return list(found.values())
+            found.setdefault(name, []).append(key.strip() if scheme.lower() == b"bearer" else b"")
+    return [keys[0] for keys in found.values() if len(keys) == 1 and keys[0]]
 
 
 class BodyLimit:
