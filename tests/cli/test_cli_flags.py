@@ -96,6 +96,10 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         max_waiting=2,
         max_waiting_tokens=99,
         max_queue_seconds=7.5,
+        drain_grace=1.5,
+        drain_timeout=2.5,
+        listen_fd=3,
+        ready_fd=4,
     )
     arguments = []
     for settings in (wanted_engine, wanted_server):
