@@ -71,12 +71,13 @@ class Request:
     """One admitted request: everything valid, every default resolved.
 
     `params.seed` and `params.max_tokens` are never None here. `cache_salt` separates prefix caches; requests share
-    blocks only under the same salt. `eos_ids` end a sample unless `params.ignore_eos`. `tenant` is who is to be served
-    fairly beside others, by `weight`; of a tenant's requests the one of lower `priority` is served sooner. With
-    `flex` it is served by what those without it leave idle, and by nothing else. Its first token is of use until
-    `deadline_s` on the engine's steady clock. A job of several requests `leads` with one, whose promise holds for all.
-    A `constraint` decides which tokens may be drawn; `params.structured_outputs`, of which it was made, is None here.
-    With `beams` nothing is drawn: the answers are the `params.n` best sequences of a search.
+    blocks only under the same salt, but for those of the prompt's first `num_public_tokens`. `eos_ids` end a sample
+    unless `params.ignore_eos`. `tenant` is who is to be served fairly beside others, by `weight`; of a tenant's
+    requests the one of lower `priority` is served sooner. With `flex` it is served by what those without it leave
+    idle, and by nothing else. Its first token is of use until `deadline_s` on the engine's steady clock. A job of
+    several requests `leads` with one, whose promise holds for all. A `constraint` decides which tokens may be drawn;
+    `params.structured_outputs`, of which it was made, is None here. With `beams` nothing is drawn: the answers are the
+    `params.n` best sequences of a search.
     No token of an answer completes one of `bad_sequences`, of which there is at least one for each of the params' bad
     words. With `resumed` it was taken in before, by an engine that is gone, and goes on after what was told.
     """
@@ -85,7 +86,7 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams
     eos_ids: tuple[int, ...] = ()
-    cache_salt: str = ""
+    cache_salt: bytes = b""
     tenant: str = ""
     weight: float = 1.0
     priority: int = 0
@@ -96,6 +97,7 @@ class Request:
     beams: Beams | None = None
     bad_sequences: tuple[tuple[int, ...], ...] = ()
     resumed: Resumed | None = None
+    num_public_tokens: int = 0
 
     def __post_init__(self) -> None:
         if not self.prompt:
@@ -109,6 +111,7 @@ class Request:
         self._check_allowed()
         if self.resumed is not None:
             self._check_resumed(self.resumed)
+        check_integer("num_public_tokens", self.num_public_tokens, 0, len(self.prompt))
         check_integer("priority", self.priority, -MAX_PRIORITY, MAX_PRIORITY)
         check_number("weight", self.weight, 0.0, MAX_WEIGHT, open_low=True)
 

@@ -118,6 +118,11 @@ class ServerSettings:
         "A TOML file of tenants' keys by hash, with their weights, deadlines and priorities (`quire keys new` writes "
         "entries); read again when it changes, and on SIGHUP.",
     )
+    public_prefix: tuple[str, ...] = option(
+        (),
+        "File of a prompt's beginning that keys may share in the prefix cache: text, or a .json chat body, such as a "
+        "system message; may be given several times. Everything else is cached for each key alone.",
+    )
     allow_unauthenticated: bool = option(
         False, "Listen on an address that other machines reach although nothing asks them for a key."
     )
@@ -246,6 +251,11 @@ def _check_server(settings: ServerSettings) -> None:
     if not 0 <= settings.port <= 65535:
         raise InvalidSetting("--port is out of range", got=settings.port, allowed="0 to 65535")
     _check_key(settings.api_key)
+    if settings.public_prefix and settings.api_keys is None:
+        raise InvalidSetting(
+            "--public-prefix means nothing without --api-keys",
+            hint="Without tenants there is one prefix cache, which everyone shares.",
+        )
     _at_least("max_body_bytes", settings.max_body_bytes, 1024)
     _at_least("max_waiting", settings.max_waiting, 1)
     _at_least("request_log_bytes", settings.request_log_bytes, 2**20)

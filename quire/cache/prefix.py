@@ -1,10 +1,13 @@
 """Knows: which block holds which full block of tokens after which prefix. Does not know: who owns blocks, or text.
 
-A block is named by everything before it, so that equal names mean equal K and V:
+A block is named by everything before it, so that equal names mean equal K and V, and by who may find it:
 
-    root = H(salt, block size)      name 0 = H(root, tokens 0..B)      name 1 = H(name 0, tokens B..2B)      ...
+    private   root = H(salt, block size)    name 0 = H(root, tokens 0..B)    name 1 = H(name 0, tokens B..2B)    ...
+    public    root = H(public, block size)  name 0, ... name p-1             name p = H(H(name p-1, private root), ...)
 
-H is SHA-256 over typed, length-prefixed fields: no two different lists of fields have the same bytes.
+What is declared public may be found under every salt; from the first block on that is not, a name holds the salt, and
+everything public before it. H is SHA-256 over typed, length-prefixed fields: no two different lists of fields have the
+same bytes.
 """
 
 from __future__ import annotations
@@ -15,22 +18,28 @@ from hashlib import sha256
 
 from quire.errors import InternalError
 
-FORMAT = b"quire prefix chain 1"
+FORMAT = b"quire prefix chain 2"
 DIGEST_BYTES = 32
+TURN = f"<4sI{DIGEST_BYTES}s4sI{DIGEST_BYTES}s"
 
 
 class Chain:
-    """The names of one sequence's full blocks, as far as anyone has asked: each is computed once."""
+    """The names of one sequence's full blocks, as far as anyone has asked: each is computed once.
 
-    __slots__ = ("names", "root")
+    Its first `num_public` blocks are named so that everyone finds them, the others by `private_root`.
+    """
 
-    def __init__(self, root: bytes, names: list[bytes]) -> None:
+    __slots__ = ("names", "num_public", "private_root", "root")
+
+    def __init__(self, root: bytes, names: list[bytes], num_public: int = 0, private_root: bytes = b"") -> None:
         self.root = root
         self.names = names
+        self.num_public = num_public
+        self.private_root = private_root
 
     def copy(self) -> Chain:
         """A chain that goes its own way from here."""
-        return Chain(self.root, self.names.copy())
+        return Chain(self.root, self.names.copy(), self.num_public, self.private_root)
 
 
 class PrefixIndex:
@@ -48,10 +57,15 @@ class PrefixIndex:
     def __contains__(self, block: int) -> bool:
         return block in self._name_of
 
-    def start(self, salt: str) -> Chain:
-        """The chain of a new sequence; sequences share blocks only under the same salt."""
-        secret = salt.encode("utf-8", "surrogatepass")
-        return Chain(sha256(FORMAT + struct.pack("<4sII", b"salt", self.block_size, len(secret)) + secret).digest(), [])
+    def start(self, salt: bytes, num_public_tokens: int = 0) -> Chain:
+        """The chain of a new sequence. Sequences share blocks only under the same salt, but for the full blocks of
+        their first `num_public_tokens`, which whoever has the same tokens there shares."""
+        private = sha256(FORMAT + struct.pack("<4sII", b"salt", self.block_size, len(salt)) + salt).digest()
+        num_public = num_public_tokens // self.block_size
+        if not num_public:
+            return Chain(private, [])
+        public = sha256(FORMAT + struct.pack("<4sII", b"publ", self.block_size, 0)).digest()
+        return Chain(public, [], num_public, private)
 
     def match(self, tokens: SequenceOf[int], chain: Chain) -> list[int]:
         """Blocks of the longest published prefix of `tokens`; the last token is always left to compute."""
@@ -87,7 +101,11 @@ class PrefixIndex:
             return names[number]
         size, pack = self.block_size, self._layout.pack
         parent = names[-1] if names else chain.root
+        turn = chain.num_public * size or -1
         for start in range(len(names) * size, (number + 1) * size, size):
+            if start == turn:
+                turning = struct.pack(TURN, b"prnt", DIGEST_BYTES, parent, b"turn", DIGEST_BYTES, chain.private_root)
+                parent = sha256(turning).digest()
             fields = pack(b"prnt", DIGEST_BYTES, parent, b"toks", size, *tokens[start : start + size])
             parent = sha256(fields).digest()
             names.append(parent)

@@ -28,7 +28,6 @@ from quire.cli.successor import check_ready_fd, tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import MODULE, spawn
-from quire.errors import InvalidSetting
 from quire.plan import Contract
 from quire.server.tls import Tls, tls_files
 from quire.settings import EngineSettings, ServerSettings
@@ -151,6 +150,7 @@ def build_app(
 def describe_service(service: Service) -> list[str]:
     """What every request's text goes through, and what it gets where it asks for nothing, as a person reads it."""
     from quire.request import SamplingParams
+    from quire.server.public_files import describe as describe_public
 
     params = replace(SamplingParams(max_tokens=None), **service.defaults.as_params())
     names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_tokens")
@@ -159,6 +159,7 @@ def describe_service(service: Service) -> list[str]:
     told = [f"template {digest}, {service.spoken.describe()}", f"defaults {chosen}"]
     if service.log is not None:
         told.append(f"WARNING  every prompt and answer is written to {service.log.path} (--request-log)")
+    told += describe_public(service)
     return [*told, f"receipt  {service.fingerprint}: {', '.join(' '.join(part) for part in service.receipt.parts)}"]
 
 
@@ -167,6 +168,7 @@ def build_service(
 ) -> Service:
     """What the routes need; `client` may still be starting."""
     from quire.model_spec import read_generation_defaults
+    from quire.server.public_files import read_public
     from quire.server.receipts import server_receipt
     from quire.server.request_log import RequestLog
     from quire.server.service import Service
@@ -179,7 +181,7 @@ def build_service(
     spoken = Spoken.of(template, tokenizer, settings.tool_format, settings.reasoning_format)
     defaults = read_generation_defaults(prepared.folder)
     log = None if settings.request_log is None else RequestLog(Path(settings.request_log), settings.request_log_bytes)
-    return Service(
+    service = Service(
         client=client,
         tokenizer=tokenizer,
         template=template,
@@ -196,6 +198,7 @@ def build_service(
         own=server_receipt(__version__, tokenizer, template, spoken, defaults),
         log=log,
     )
+    return replace(service, public=read_public(service, settings.public_prefix)) if settings.public_prefix else service
 
 
 def kept_of(ring: KeyRing | None, tls: Tls | None) -> list[Kept]:

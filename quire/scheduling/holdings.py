@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from quire.cache.blocks import BlockPool
-from quire.cache.prefix import PrefixIndex
+from quire.cache.prefix import Chain, PrefixIndex
 from quire.errors import InternalError
 from quire.scheduling.seat import Seat
 
@@ -57,7 +57,7 @@ class Holdings:
         if self.prefix is None or seat.owes_prompt_logprobs:
             return []
         if seat.chain is None:
-            seat.chain = self.prefix.start(seat.request.cache_salt)
+            seat.chain = _start(self.prefix, seat)
         return self.prefix.match(seat.tokens, seat.chain)
 
     def num_idle_without(self, blocks: list[int]) -> int:
@@ -207,9 +207,13 @@ class Holdings:
 
     def _publish(self, prefix: PrefixIndex, seat: Seat) -> None:
         if seat.chain is None:
-            seat.chain = prefix.start(seat.request.cache_salt)
+            seat.chain = _start(prefix, seat)
         tokens, chain, blocks, keep = seat.tokens, seat.chain, seat.blocks, self.pool.keep
         for number in range(seat.num_named, seat.num_computed // self.block_size):
             if prefix.publish(tokens, chain, number, blocks[number]):
                 keep(blocks[number])
         seat.num_named = seat.num_computed // self.block_size
+
+
+def _start(prefix: PrefixIndex, seat: Seat) -> Chain:
+    return prefix.start(seat.request.cache_salt, seat.request.num_public_tokens)

@@ -122,7 +122,8 @@ def anonymous(request: Request) -> Request:
     constraint = None if request.constraint is None else replace(request.constraint, owner="")
     return replace(
         request,
-        cache_salt="",
+        cache_salt=b"",
+        num_public_tokens=0,
         tenant="",
         weight=1.0,
         priority=0,

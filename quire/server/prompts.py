@@ -65,7 +65,7 @@ async def encode_chat(
     """Ids of rendered messages and tools; the template has written the special tokens. `must_fit` as above."""
     service.spoken.check(calling)
     size = sum(_size(message.get("content")) for message in body.messages) + TOOL_CHARACTERS * len(calling.shown or ())
-    return await service.aside(size, _read_and_encode, service, body, calling, add_special_tokens, must_fit)
+    return await service.aside(size, read_and_encode, service, body, calling, add_special_tokens, must_fit)
 
 
 async def token_texts(service: Service, ids: Sequence[int]) -> list[str]:
@@ -92,9 +92,10 @@ def _check_length(service: Service, text: str, param: str) -> None:
         )
 
 
-def _read_and_encode(
-    service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool, must_fit: bool
+def read_and_encode(
+    service: Service, body: ChatFields, calling: Calling, add_special_tokens: bool, must_fit: bool = False
 ) -> Prompt:
+    """`encode_chat` where it is called, however long that takes."""
     messages = read_messages(body.messages, service.settings.unknown_fields == "warn")
     text = _render(service, body, calling, messages)
     if must_fit:

@@ -42,7 +42,8 @@ def _prompt(service: Service, request: Request, text: str | None) -> dict[str, A
     """The text that was encoded and its ids; where ids were given, what they read as."""
     if text is None:
         text = service.tokenizer.decode(request.prompt, skip_special_tokens=False)
-    return {"prompt": text, "token_ids": request.prompt, "num_tokens": len(request.prompt)}
+    told = {"prompt": text, "token_ids": request.prompt, "num_tokens": len(request.prompt)}
+    return {**told, "num_public_tokens": request.num_public_tokens} if service.public.prefixes else told
 
 
 def _sampling(request: Request) -> dict[str, Any]:

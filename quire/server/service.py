@@ -22,6 +22,7 @@ from quire.plan import Plan
 from quire.receipt import NO_RECEIPT, Receipt
 from quire.server.door import Door
 from quire.server.lifecycle import Lifecycle
+from quire.server.public import NOTHING_PUBLIC, PublicPrefixes
 from quire.server.receipts import fingerprint
 from quire.server.request_log import RequestLog
 from quire.server.speech import Spoken
@@ -56,8 +57,9 @@ def _fresh_id() -> str:
 class Service:
     """One served model. `names[0]` is what answers carry; `now` is steady seconds, `wall` seconds since 1970.
 
-    `created` is when the server started, in seconds since 1970. `keys` is None where tenants have none, `log` where
-    requests are not written down. `own` are the parts of the receipt that the engine does not know.
+    `created` is when the server started, in seconds since 1970. `keys` is None where tenants have none; `public` is
+    what they share nevertheless. `log` is None where requests are not written down. `own` are the parts of the receipt
+    that the engine does not know.
     """
 
     client: EngineClient
@@ -72,6 +74,7 @@ class Service:
     own: Receipt = NO_RECEIPT
     log: RequestLog | None = None
     keys: KeyRing | None = None
+    public: PublicPrefixes = NOTHING_PUBLIC
     spoken: Spoken = field(default_factory=Spoken)
     defaults: GenerationDefaults = field(default_factory=GenerationDefaults)
     metrics: Metrics = field(default_factory=Metrics)

@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from quire.errors import RequestError
 from quire.request import MAX_DEADLINE_MS, MAX_PRIORITY
+from quire.tenancy.cache_salt import cache_salt
 from quire.tenancy.keys import Key
 
 DEADLINE_HEADER = "x-quire-deadline-ms"
@@ -43,12 +44,18 @@ class Terms:
             return f"key:{self.key.name}"
         return f"user:{user or ''}" if self.named else user or ""
 
-    def salt(self, asked: str | None) -> str:
+    def salt(self, asked: str | None) -> bytes:
         """What separates prefix caches: each key has its own, whatever it asks for."""
-        if not self.named:
-            return asked or ""
-        tenant = self.tenant(None)
-        return f"{len(tenant)}:{tenant}{asked or ''}"
+        fields = [] if asked is None else [(b"askd", asked.encode("utf-8"))]
+        if self.key is not None:
+            fields.append((b"keyh", bytes.fromhex(self.key.sha256)))
+        elif self.named:
+            fields.append((b"none", b""))
+        return cache_salt(fields)
+
+    def may_share(self, asked: str | None) -> bool:
+        """True if blocks that the operator declares public may be found too: not by who asks for a salt of his own."""
+        return self.named and asked is None
 
 
 def terms_of(scope: Scope, arrived_s: float, named: bool) -> Terms:

@@ -278,6 +278,7 @@ def _request(
         constraint=held.constraint,
         bad_sequences=held.bad_sequences,
         beams=beams,
+        num_public_tokens=service.public.num_tokens(prompt.ids) if terms.may_share(body.cache_salt) else 0,
     )
 
 

@@ -81,6 +81,7 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         served_model_name=("a", "b/c"),
         api_key="k",
         api_keys="keys.toml",
+        public_prefix=("system.json", "more.txt"),
         allow_unauthenticated=True,
         tls_certificate="c.pem",
         tls_key="k.pem",

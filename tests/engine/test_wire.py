@@ -48,7 +48,7 @@ PARAMS = SamplingParams(
 LOGPROB = TokenLogprob(5, -0.25, ((5, -0.25), (6, -1.5)))
 MESSAGES = [
     Start(PLAN, "/models/é"),
-    Submit(Request("id", (1, 2, 3), PARAMS, (2,), "salt", bad_sequences=((5,), (6, 7)))),
+    Submit(Request("id", (1, 2, 3), PARAMS, (2,), b"salt\xff", num_public_tokens=2, bad_sequences=((5,), (6, 7)))),
     Abort("id", 1),
     Abort("id"),
     Loading(1, 2**40),

@@ -127,7 +127,8 @@ def _request(random: Random, name: str, max_num_seqs: int, prefixes: list[tuple[
         prompt,
         params,
         eos_ids=(EOS,),
-        cache_salt=random.choice(("", "", "other")),
+        cache_salt=random.choice((b"", b"", b"other")),
+        num_public_tokens=max(0, sum(prompt) % (2 * len(prompt) + 1) - len(prompt)),  # none for half of them
         tenant=random.choice(("", "a", "b", "c")),
         weight=random.choice((1.0, 1.0, 0.5, 3.0)),
         priority=random.choice((0, 0, -2, 5, 100)),

@@ -15,7 +15,7 @@ from quire.scheduling.scheduler import Scheduler
 from quire.step import Delta, Step
 
 
-def request(name: str, prompt: int | list[int], salt: str = "", eos: tuple[int, ...] = (), **params: Any) -> Request:
+def request(name: str, prompt: int | list[int], salt: bytes = b"", eos: tuple[int, ...] = (), **params: Any) -> Request:
     """A request with `prompt` tokens 1000, 1001, ... or with exactly these."""
     tokens = tuple(range(1000, 1000 + prompt)) if isinstance(prompt, int) else tuple(prompt)
     own = {key: params.pop(key) for key in ("tenant", "weight", "priority", "flex") if key in params}

@@ -113,7 +113,7 @@ def test_neither_a_salt_nor_prompt_logprobs_meet_the_cache() -> None:
     bench = Bench(size=4)
     bench.add(request("a", 10, max_tokens=1))
     bench.run()
-    for other in (request("b", 10, salt="x", max_tokens=1), request("c", 10, prompt_logprobs=1, max_tokens=1)):
+    for other in (request("b", 10, salt=b"x", max_tokens=1), request("c", 10, prompt_logprobs=1, max_tokens=1)):
         bench.add(other)
         assert bench.step().works[0].start == 0
     assert [len(delta.prompt_logprobs) for delta in bench.heard] == [0, 0, 9]
