@@ -37,6 +37,9 @@ class StepStats:
     computed in vain: tokens repeated after a preemption (`num_yielded_tokens`: by flex requests that made way), and
     those of samples that were aborted, that failed, or whose deadline passed. Flex requests are counted among all that
     run and wait too. `first_tokens` are the predicted and the actual seconds to each first token of the step.
+    `faults` are codes of what went wrong without any request's doing, one for each sequence that ended so;
+    `num_repeating` answers began to repeat one pattern without end. `checks` are (check, outcome) of the engine's looks
+    at itself since the last report.
     """
 
     num_running: int = 0
@@ -57,6 +60,9 @@ class StepStats:
     num_flex_waiting: int = 0
     num_expired_tokens: int = 0
     first_tokens: tuple[tuple[float, float], ...] = ()
+    faults: tuple[str, ...] = ()
+    num_repeating: int = 0
+    checks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 
-from quire.errors import GenerationFailed, IdOutOfRange, NothingAllowed, NotFinite, QuireError, StepFailed
+from quire.errors import GenerationFailed, IdOutOfRange, NotFinite, NothingAllowed, QuireError, StepFailed
 from quire.request import Constraint, Finish, SamplingParams
 
 LEAST_LOGPROB = -9999.0  # OpenAI's "very unlikely": told where the model says less, minus infinity above all

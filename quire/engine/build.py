@@ -19,6 +19,7 @@ from quire.engine.engine import Engine
 from quire.engine.engine_receipt import engine_receipt
 from quire.engine.grammars import Grammars, ThreadKeeper
 from quire.engine.kept_weights import kept_weights
+from quire.engine.rescue import Rescue
 from quire.engine.weights_digest import WeightsDigest
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.device import Device
@@ -27,7 +28,7 @@ from quire.plan import Contract, Plan
 from quire.receipt import Receipt
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
-from quire.scheduling.limits import SchedulerLimits
+from quire.scheduling.limits import ANY_ID, SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
 from quire.weights.checkpoint import Checkpoint
@@ -81,7 +82,7 @@ def build_engine(
         receipt = engine_receipt(plan, model, device, weights.result())
     grammars = keep(folder, spec.vocab_size, spec.eos_ids, plan.max_num_seqs)
     runner = make_runner(plan.num_blocks, grammars)
-    engine = Engine(build_scheduler(plan), runner, contract, grammars)
+    engine = Engine(build_scheduler(plan, spec.vocab_size), runner, contract, grammars, Rescue())
     return Built(engine, device, grammars, receipt, (*notes, *said, *weights.notes))
 
 
@@ -109,13 +110,14 @@ def _load(
         return model, tuple(kept.notes)
 
 
-def build_scheduler(plan: Plan) -> Scheduler:
-    """The deciding half of an engine, for any runner."""
+def build_scheduler(plan: Plan, vocab_size: int = ANY_ID) -> Scheduler:
+    """The deciding half of an engine, for any runner that draws ids below `vocab_size`."""
     limits = SchedulerLimits(
         max_num_seqs=plan.max_num_seqs,
         max_num_batched_tokens=plan.max_num_batched_tokens,
         max_model_len=plan.max_model_len,
         block_size=plan.block_size,
+        vocab_size=vocab_size,
     )
     prefix = PrefixIndex(plan.block_size) if plan.prefix_cache else None
     return Scheduler(

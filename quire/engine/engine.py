@@ -6,26 +6,22 @@ argument).
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
-from typing import Protocol
 
 from quire.engine.grammars import Grammars
 from quire.engine.messages import Refused, StepReport
-from quire.errors import InternalError, QuireError, UnsupportedField
+from quire.engine.rescue import Rescue, Runner
+from quire.errors import IdOutOfRange, InternalError, Quarantined, QuireError, RequestError, UnsupportedField
+from quire.events import StepStats
 from quire.plan import Contract
 from quire.request import Request
 from quire.scheduling.contract import Gate
 from quire.scheduling.cost import StepShape, shape_of
 from quire.scheduling.scheduler import Scheduler
-from quire.step import Delta, Step, StepResult
+from quire.step import STEP_RAISED, Delta, Step
 
-
-class Runner(Protocol):
-    """Whatever can run a step: the model's runner, or the fake one."""
-
-    def run(self, step: Step) -> StepResult:
-        """One result for each work of the step, in order."""
-        ...
+MAX_QUARANTINED = 4096  # ids that are remembered
 
     def rest(self) -> None:
         """There is nothing to compute: let go of what answers that have ended still needed."""
@@ -35,7 +31,8 @@ class Runner(Protocol):
 class Engine:
     """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in.
 
-    `grammars` are those of constrained answers, which `runner` uses.
+    `grammars` are those of constrained answers, which `runner` uses. With a `rescue` a step that raises ends the
+    requests that make it raise, else the engine.
     """
 
     def __init__(
@@ -44,12 +41,17 @@ class Engine:
         runner: Runner,
         contract: Contract | None = None,
         grammars: Grammars | None = None,
+        rescue: Rescue | None = None,
     ) -> None:
         self.scheduler = scheduler
         self.runner = runner
         self.gate = None if contract is None else Gate(contract, scheduler.outlook)
         self.grammars = grammars
+        self.rescue = rescue
+        self._quarantined: OrderedDict[str, None] = OrderedDict()
+        self._faults: list[str] = []  # of requests that no step has seen
         self._last: Step | None = None
+        self._was_rescued = False
         self._began_s = 0.0
 
     @property
@@ -63,12 +65,19 @@ class Engine:
         return None if self._last is None else shape_of(self._last)
 
     def add(self, request: Request, now: float) -> None:
-        """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served, and
-        `Overloaded` if the contract has no room for it now."""
+        """Take a request in at `now`, on the clock of `step`; raises `RequestError` if it can never be served,
+        `Quarantined` if a request of its id made a step raise, and `Overloaded` if the contract has no room for it."""
+        if request.id in self._quarantined:
+            raise Quarantined("a request of this id could not be computed, and is not tried again", got=request.id)
         if request.constraint is not None and self.grammars is None:
             raise UnsupportedField("this engine keeps no grammars", param="structured_outputs")
         promise = None if self.gate is None else self.gate.judge(request, now)
-        self.scheduler.add(request, now)
+        try:
+            self.scheduler.add(request, now)
+        except RequestError as problem:
+            if problem.code == IdOutOfRange.default_code:
+                self._faults.append(problem.code)
+            raise
         if self.gate is not None and promise is not None:
             self.gate.keep(request.id, promise)
 
@@ -96,10 +105,36 @@ class Engine:
         """One turn of the loop; None if there was nothing to compute. `now` is in seconds, on any steady clock."""
         self._began_s = now
         self._last = step = self.scheduler.schedule(now)
-        deltas = None if step is None else tuple(self.scheduler.settle(step, self.runner.run(step), now))
+        self._was_rescued = False
+        deltas = None if step is None else self._run(step, now)
         if not self.has_work:
             self.runner.rest()
         return deltas
+
+    def _run(self, step: Step, now: float) -> tuple[Delta, ...]:
+        try:
+            result = self.runner.run(step)
+        except Exception as problem:  # whatever it is, it ends whoever causes it; without a rescue, the engine
+            if self.rescue is None:
+                raise
+            return self._rescued(self.rescue, step, problem, now)
+        if self.rescue is not None and self.rescue.num_hopeless:
+            self.rescue.num_hopeless = 0
+        return tuple(self.scheduler.settle(step, result, now))
+
+    def _rescued(self, rescue: Rescue, step: Step, problem: Exception, now: float) -> tuple[Delta, ...]:
+        """Settle a step that raised. Of a request that makes it raise nothing is left, and nothing comes back."""
+        names = [self.scheduler.request_of(work) for work in step.works]
+        self._was_rescued = True
+        result = rescue.run(self.runner, step, names, problem)
+        deltas = self.scheduler.settle(step, result, now)
+        failed = [name for name, each in zip(names, result.works, strict=True) if each.error == STEP_RAISED]
+        for name in dict.fromkeys(failed):
+            deltas += self.scheduler.fail(name, STEP_RAISED)
+            self._quarantined[name] = None
+            if len(self._quarantined) > MAX_QUARANTINED:
+                self._quarantined.popitem(last=False)
+        return tuple(deltas)
 
     def step(self, now: float) -> StepReport | None:
         """`advance`, with the step's numbers; nobody has timed it."""
@@ -110,11 +145,19 @@ class Engine:
         """The report of the last step, which took `seconds`; the step-time model learns from them."""
         if self._last is None:
             raise InternalError("a step was timed that never was")
-        predicted_s = self.scheduler.cost.observe(shape_of(self._last), seconds)
+        # The time of a search says nothing of a step's.
+        predicted_s = None if self._was_rescued else self.scheduler.cost.observe(shape_of(self._last), seconds)
         self._last = None
-        stats = self.scheduler.stats(seconds, predicted_s)
+        stats = self._with_news(self.scheduler.stats(seconds, predicted_s))
         first_tokens = () if self.gate is None else self.gate.hear(deltas, self._began_s + seconds)
         return StepReport(deltas, replace(stats, first_tokens=first_tokens) if first_tokens else stats)
+
+    def _with_news(self, stats: StepStats) -> StepStats:
+        """`stats` with what no step has counted."""
+        if not self._faults:
+            return stats
+        faults, self._faults = self._faults, []
+        return replace(stats, faults=(*stats.faults, *faults))
 
 
 def refused(request_id: str, error: QuireError) -> Refused:

@@ -36,8 +36,8 @@ def rope_store(
     the token's position. slot = block * block_size + offset; positions and slots are int32, slots distinct. With
     bfloat16 pages k and v are rounded once, to nearest even; with int8 pages to integers times the head's scale, its
     largest / 127. Where k or v of row t is not finite, `flaws_T1` (int32, T + 1 elements, left as it is otherwise) gets
-    1 in elements 0 and 1 + t. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes that do not
-    fit, a position outside the table, a slot outside the cache (before anything is written).
+    1 in elements 0 and 1 + t. All arrays contiguous. Raises TypeError for another type or layout, ValueError for shapes
+    that do not fit, a position outside the table, a slot outside the cache (before anything is written).
     """
     device.kernels.rope_store(
         qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, kv.pages, layer, q_norm_D, k_norm_D, eps, q_out_TQD, flaws_T1

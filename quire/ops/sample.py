@@ -72,9 +72,10 @@ class Drawn:
     """What comes out; arrays that are written anew by every call.
 
     `tokens_D` int32, -1 where the row failed; `status_R` int32: SAMPLED, NOT_FINITE (NaN or infinity; a FORBIDDING row
-    may hold -inf, but not alone) or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D` float64 of the tokens, `ranks_D`
-    int32 their places among all (1: the likeliest), `top_ids_RK` int32 and `top_logprobs_RK` float64 of the likeliest,
-    best first, equal ones by the lower id; only min(num_top, V) of them are written.
+    may hold -inf, but not alone) or NOTHING_ALLOWED (bans and mask leave no token). Where a row asks: `logprobs_D`
+    float64 of the tokens, `ranks_D` int32 their places among all (1: the likeliest), `top_ids_RK` int32 and
+    `top_logprobs_RK` float64 of the likeliest, best first, equal ones by the lower id; only min(num_top, V) of them are
+    written.
     """
 
     tokens_D: Any

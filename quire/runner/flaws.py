@@ -18,13 +18,11 @@ from quire.step import KV_NOT_FINITE, Work, WorkResult
 SPOILT = WorkResult(error=KV_NOT_FINITE)
 
 
-def without_flawed(works: Sequence[Work], flaws_T1: np.ndarray, results: list[WorkResult]) -> list[WorkResult]:
+def without_flawed(works: Sequence[Work], flaws_T1: np.ndarray | None, results: list[WorkResult]) -> list[WorkResult]:
     """`results` with an error for every work that has a flawed row; `flaws_T1` (as in `Forward`) is zero again."""
-    if not flaws_T1[0]:
+    if flaws_T1 is None or not flaws_T1[0]:
         return results
     ends = np.cumsum([len(work.tokens) for work in works]).tolist()
-    flawed = [
-        bool(flaws_T1[1 + end - len(work.tokens) : 1 + end].any()) for work, end in zip(works, ends, strict=True)
-    ]
+    flawed = [bool(flaws_T1[1 + end - len(work.tokens) : 1 + end].any()) for work, end in zip(works, ends, strict=True)]
     flaws_T1[:] = 0
     return [SPOILT if bad else result for bad, result in zip(flawed, results, strict=True)]

@@ -45,11 +45,12 @@ class ModelRunner:
             self.machine.kv.copy_blocks(step.copies)
         draws = [work.draw for work in step.works if work.draw is not None]
         masks = self._masks if self._masks is not None and self._masks.begin(draws) else None
-        logits_RV = self._replay.logits(step) if self._replay is not None else None
-        if logits_RV is not None:
+        replay = self._replay
+        logits_RV = replay.logits(step) if replay is not None else None
+        if replay is not None and logits_RV is not None:
             results = self._choose(logits_RV, draws, 0, masks, masks.wait() if masks is not None else NOTHING_AHEAD)
             self._sampler.finish(1)
-            return StepResult(tuple(without_flawed(step.works, self._replay.flaws_T1, results)))
+            return StepResult(tuple(without_flawed(step.works, replay.flaws_T1, results)))
         return self._run_all(step, masks)
 
     def rest(self) -> None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from quire.errors import ContextLengthExceeded, RequestError
+from quire.errors import ContextLengthExceeded, IdOutOfRange, RequestError
 from quire.request import Request
 from quire.scheduling.limits import SchedulerLimits
 
 
 def refusal(request: Request, limits: SchedulerLimits, num_blocks: int) -> RequestError | None:
     """Why `request` may not enter at all, or None: then it can finish alone, in a pool of `num_blocks`."""
-    return _too_long(request, limits) or _too_wide(request, limits) or _too_big(request, limits, num_blocks)
+    return (
+        _unknown_id(request, limits)
+        or _too_long(request, limits)
+        or _too_wide(request, limits)
+        or _too_big(request, limits, num_blocks)
+    )
+
+
+def _unknown_id(request: Request, limits: SchedulerLimits) -> RequestError | None:
+    prompt = request.prompt  # 100,000 ids are looked through in 2 ms
+    if min(prompt) >= 0 and max(prompt) < limits.vocab_size:
+        return None
+    return RequestError(
+        "the prompt holds a token id that the model does not have",
+        got=next(token for token in prompt if not 0 <= token < limits.vocab_size),
+        allowed=f"0 to {limits.vocab_size - 1}",
+        param="prompt",
+        code=IdOutOfRange.default_code,
+    )
 
 
 def _too_long(request: Request, limits: SchedulerLimits) -> RequestError | None:

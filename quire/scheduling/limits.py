@@ -1,4 +1,4 @@
-"""Knows: the four numbers a scheduler keeps to. Does not know: where they come from."""
+"""Knows: the numbers a scheduler keeps to. Does not know: where they come from."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ from dataclasses import dataclass, fields
 
 from quire.errors import InvalidSetting
 
+ANY_ID = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
     """Bounds of one step and of one sequence; a value below 1 raises `InvalidSetting`.
 
     `max_num_seqs` rows (samples) run at once, `max_num_batched_tokens` tokens are computed in one step, a sequence
-    holds at most `max_model_len` tokens with its prompt, and a KV block holds `block_size` tokens.
+    holds at most `max_model_len` tokens with its prompt, a KV block holds `block_size` tokens, and tokens are ids below
+    `vocab_size`.
     """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     max_model_len: int
     block_size: int = 16
+    vocab_size: int = ANY_ID
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -20,6 +20,7 @@ from quire.scheduling import deltas, policy
 from quire.scheduling.admission import refusal
 from quire.scheduling.cost import CostModel
 from quire.scheduling.holdings import Holdings
+from quire.scheduling.id_range import OUTSIDE, is_within
 from quire.scheduling.lane import Lane, two_lanes
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.outlook import Outlook
@@ -150,7 +151,7 @@ class Scheduler:
             raise InternalError("this is not the result of the step under way", got=step.id, allowed=self._open_step)
         self._open_step = None
         news: list[Delta] = []
-        add, new, num_steady = news.append, object.__new__, 0
+        add, new, num_steady, vocab_size = news.append, object.__new__, 0, self.limits.vocab_size
         for seat, work, outcome in zip(self._open_seats, step.works, result.works, strict=True):
             drawn = outcome.tokens
             if not seat.steady or outcome.error is not None or len(drawn) != 1 or outcome.forced:
@@ -158,12 +159,15 @@ class Scheduler:
                     self._settle_one(seat, work, outcome, news)
                 continue
             # The rest of this loop is `_settle_one` for the case that a full house repeats hundreds of times a step.
+            token = drawn[0]
+            if not 0 <= token < vocab_size or (outcome.logprobs and not is_within(outcome, vocab_size)):
+                self._settle_one(seat, work, OUTSIDE, news)
+                continue
             num_steady += 1
             computed = seat.num_computed + 1
             seat.num_computed = computed
             account = seat.account
             account.service += account.output_price + account.held_price * computed
-            token = drawn[0]
             seat.tokens.append(token)
             if (computed >= seat.next_stop or token in seat.end_ids) and self._stops(seat, token):
                 self._finish(seat, outcome, news)
@@ -181,6 +185,24 @@ class Scheduler:
         self._holdings.num_filled += num_steady
         self._tally.num_output_tokens += num_steady
         return news
+
+    def fail(self, request_id: str, error: str) -> list[Delta]:
+        """End what is left of a request with `error`; what it computed nobody else will find."""
+        seats = dict.fromkeys(self._families.get(request_id, {}).values())
+        for seat in seats:
+            self._holdings.spoil(seat)
+            self._tally.num_failed_tokens += seat.num_own
+        if (search := self._searches.get(request_id)) is not None:
+            news = self._end_search(search, search.last_words(Finish.ERROR, error))
+        else:
+            ending = [(seat, index) for seat in seats for index in seat.indices]
+            news = [self._end_sample(seat, index, Finish.ERROR, error) for seat, index in ending]
+        self._tally.num_finished += len(news)
+        return news
+
+    def request_of(self, work: Work) -> str:
+        """The request that a work of the step under way belongs to."""
+        return self._seats[work.seq_id].name
 
     def reset_prefix_cache(self) -> None:
         """Forget every prefix that no sequence holds now: benchmarks begin with an empty cache."""
@@ -206,6 +228,8 @@ class Scheduler:
             num_yielded_tokens=tally.num_yielded_tokens,
             num_flex_running=len(self._flex.line.running),
             num_flex_waiting=self._flex.line.num_waiting,
+            faults=tuple(tally.faults),
+            num_repeating=tally.num_repeating,
         )
 
     def cache_use(self) -> CacheUse:
@@ -228,7 +252,10 @@ class Scheduler:
             raise InternalError("a sample is known and does not stand in the line, or stands there and is not known")
 
     def _settle_one(self, seat: Seat, work: Work, outcome: WorkResult, news: list[Delta]) -> None:
+        if outcome.error is None and not is_within(outcome, self.limits.vocab_size):
+            outcome = OUTSIDE
         if outcome.error is not None:
+            self._tally.note(outcome.error)
             self._holdings.spoil(seat)
             self._tally.num_failed_tokens += seat.num_own + len(work.tokens)
             if (search := self._searches.get(seat.name)) is not None:

@@ -61,11 +61,9 @@ def test_nothing_is_told_of_what_is_finite_however_large():
 def test_flaws_of_another_length_are_refused():
     kv = KVCache(1, 1, 16, 1, 16)
     one, q_out, at = np.ones((1, 8), np.float32), np.empty((2, 1, 16), np.float32), np.zeros(2, np.int32)
-    slots = np.arange(2, dtype=np.int32)
+    slots, short = np.arange(2, dtype=np.int32), np.zeros(2, np.int32)
     with Device(1) as device, pytest.raises(ValueError, match="flaws_T1 must have one element more"):
-        rope_store(
-            device, np.ones((2, 48), np.float32), at, slots, one, one, kv, 0, None, None, 0.0, q_out, np.zeros(2, np.int32)
-        )  # fmt: skip
+        rope_store(device, np.ones((2, 48), np.float32), at, slots, one, one, kv, 0, None, None, 0.0, q_out, short)
 
 
 def slot_of(texts: Texts, seq: int, position: int) -> int:

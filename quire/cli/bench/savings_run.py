@@ -17,7 +17,7 @@ from quire.cli.bench.savings_report import Served, report
 from quire.cli.prepare import Prepared, describe, prepare
 from quire.cli.resolve import resolve
 from quire.engine.build import build_engine
-from quire.engine.engine import Runner
+from quire.engine.rescue import Runner
 from quire.errors import GenerationFailed, InvalidSetting
 from quire.model_spec import read_model_spec
 from quire.settings import EngineSettings
