@@ -232,12 +232,12 @@ def test_others_get_the_same_bits_with_penalties_masks_and_log_probabilities(bui
         request("worded", range(70, 99), 20, allowed_token_ids=list(range(40, 90))),
     ]
 
+    vocab_size = read_model_spec(BUNDLED).vocab_size
+
     def answers(is_bad: Callable[[Step], bool]) -> tuple[Answers, int]:
         rescue, problems = quiet(lambda: None)
         runner = Raising(built.engine.runner, is_bad)  # type: ignore[arg-type]
-        engine = Engine(
-            build_scheduler(bundled_plan(), read_model_spec(BUNDLED).vocab_size), runner, None, built.grammars, rescue
-        )
+        engine = Engine(build_scheduler(bundled_plan(), vocab_size), runner, None, built.grammars, rescue)
         return serve(engine, requests), len(problems)
 
     wanted, _ = answers(lambda step: False)
