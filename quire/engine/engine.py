@@ -23,11 +23,6 @@ from quire.step import STEP_RAISED, Delta, Step
 
 MAX_QUARANTINED = 4096  # ids that are remembered
 
-    def rest(self) -> None:
-        """There is nothing to compute: let go of what answers that have ended still needed."""
-        ...
-
-
 class Engine:
     """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in.
 

@@ -9,9 +9,9 @@ Knows: steps, the step-time model, the page. Does not know: who reads the page.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from quire.engine.pulse import Pulse, name_of
+from quire.engine.rescue import Runner
 from quire.scheduling.cost import StepShape, shape_of
 from quire.scheduling.scheduler import Scheduler
 from quire.step import Step, StepResult
@@ -20,14 +20,6 @@ PATIENCE = 10.0  # times the prediction
 LEAST_PATIENCE_S = 10.0
 UNPROVEN_S = 300.0
 MOST_KNOWN = 65_536
-
-
-class Runs(Protocol):
-    """Whatever runs steps."""
-
-    def run(self, step: Step) -> StepResult:
-        """One result for each work."""
-        ...
 
 
 class Patience:
@@ -57,7 +49,7 @@ class Patience:
 class PulsingRunner:
     """`runner`, with every step announced on the page first. Parts of a step are announced as what they are."""
 
-    def __init__(self, runner: Runs, scheduler: Scheduler, pulse: Pulse, clock: Callable[[], float]) -> None:
+    def __init__(self, runner: Runner, scheduler: Scheduler, pulse: Pulse, clock: Callable[[], float]) -> None:
         self.runner = runner
         self.names = Names()
         self._scheduler, self._pulse, self._clock = scheduler, pulse, clock
@@ -74,6 +66,10 @@ class PulsingRunner:
         self._patience.learn(shape)
         self._pulse.end()
         return result
+
+    def rest(self) -> None:
+        """Let `runner` rest."""
+        self.runner.rest()
 
 
 class Names(dict[str, int]):
