@@ -65,26 +65,26 @@ async def poison(args: argparse.Namespace) -> Result:
     with server(args.model, "faulty_engine") as served:
         load = Load(served, args.streams, args.tokens, args.seed)
         load.start()
-        poisoned, moments = [], []
+        poisoned = []
         for _ in range(args.poisons):
             await asyncio.sleep(args.every)
             ids = [5, 6, 7, *MAGIC, rng.randrange(5, 200)]
-            moments.append(time.monotonic())
+            begin_s = time.monotonic()
             answer = await ask(served, {"prompt": ids, "max_tokens": 8, "stream": rng.random() < 0.5})
-            poisoned.append((answer, time.monotonic() - moments[-1]))
+            poisoned.append((answer, time.monotonic() - begin_s))
         await asyncio.sleep(args.every)
         await load.stop()
         wrong = await differing(served, load.answers, args.streams)
         lines = served.lines
     ends = [(answer.status, b"request_killed_engine" in answer.whole) for answer, _ in poisoned]
-    pauses = [pause for answer in load.answers for pause in pauses_of(answer, moments)]
+    silences = [max(after - before for before, after in pairwise(moments_of(answer))) for answer in load.answers]
     return {
         "streams": args.streams,
         "answers": len(load.answers),
         "wrong": wrong,
         "poisoned": ends,
         "seconds_until_it_is_told": spread([seconds for _, seconds in poisoned]),
-        "pause_s": spread(pauses),
+        "longest_silence_s": spread(silences),
         "engines_lost": sum("engine lost" in line for line in lines),
         "targets": {
             "all others complete, byte-identical": not wrong,
@@ -204,13 +204,17 @@ async def until(served: Server, status: int, begin: float) -> float:
 
 def pauses_of(answer: Answer, moments: list[float]) -> list[float]:
     """From the last of `moments` in a silence of this stream to its end; only silences that a loss explains."""
-    times = [answer.begin_s, *[second for second, _ in answer.pieces]]
     found = []
-    for before, after in pairwise(times):
+    for before, after in pairwise(moments_of(answer)):
         within = [moment for moment in moments if before <= moment < after]
         if within and after - before > 0.1:
             found.append(after - within[-1])
     return found
+
+
+def moments_of(answer: Answer) -> list[float]:
+    """When it was asked, and when each piece came."""
+    return [answer.begin_s, *[second for second, _ in answer.pieces]]
 
 
 def _spans(answer: Answer, moment: float) -> bool:
@@ -219,12 +223,14 @@ def _spans(answer: Answer, moment: float) -> bool:
 
 def quantiles(values: list[float]) -> tuple[float, float, float, float]:
     """Least, median, 99th percentile, most."""
-    ordered = sorted(values) or [float("nan")]
+    ordered = sorted(values)
     return ordered[0], ordered[len(ordered) // 2], ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], ordered[-1]
 
 
 def spread(values: list[float]) -> dict[str, float]:
     """The same, by name."""
+    if not values:
+        return {}
     return {name: round(value, 3) for name, value in zip(("min", "p50", "p99", "max"), quantiles(values), strict=True)}
 
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DUMP_SIGNAL = signal.SIGUSR1  # an engine answers it with the stacks of its threads, on stderr
-STOPPED, RUNNABLE, WAITS_FOR_DISK = "tT", "R", "D"
+STOPPED, RUNNABLE, WAITS_FOR_DISK, ASLEEP = "tT", "R", "D", "S"
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """`state` is the kernel's letter for the first thread (R S D T t Z ...); `cpu_s` what all threads have used."""
+    """`state` is the kernel's letter (R S D T t Z ...) of the thread that is nearest to getting on.
+
+    `cpu_s` is what all threads have used.
+    """
 
     state: str
     cpu_s: float
@@ -25,11 +28,19 @@ class Body:
 def look(pid: int) -> Body | None:
     """The process now; None where the machine does not tell."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-        fields = text.rpartition(")")[2].split()  # a name may hold anything, spaces and brackets too
-        return Body(fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+        fields = _fields(Path(f"/proc/{pid}/stat"))
+        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        states = fields[0]
+        if states in ASLEEP:  # the others may be at work, or wait for a page that was swapped out
+            states += "".join([_fields(task / "stat")[0] for task in Path(f"/proc/{pid}/task").iterdir()])
+        return Body(next((state for state in STOPPED + RUNNABLE + WAITS_FOR_DISK if state in states), fields[0]), cpu_s)
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _fields(path: Path) -> list[str]:
+    """What follows the name, which may hold anything, spaces and brackets too."""
+    return path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
 
 
 def num_oom_kills() -> int | None:

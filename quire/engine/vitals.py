@@ -4,7 +4,7 @@
     no turn, and meanwhile it ...
       computes        up to ten times what the step was predicted to take, and never less than 10 s   (`pulsing.py`)
       waits           7 s: longest for a mask of a grammar, which is 5 s
-      gets no time    120 s: it is ready to run, or waits for a disk; a crowded machine, or one that swaps, hangs nobody
+      gets no time    10 min: it could run, or waits for a disk; a crowded machine, or one that swaps, hangs nobody
 
 Time counts as it was spent: of a second in which the process had 0.3 s of processor time 0.3 s were computing. Of a
 look that came late (this process had no time itself, or the whole machine slept) only `MOST_LOOK_S` count.
@@ -23,7 +23,7 @@ from quire.engine.pulse import Beat, Phase
 LOOK_S = 0.25
 MOST_LOOK_S = 0.5
 STILL_S, STILL_UNREADY_S = 7.0, 3.0
-STARVED_S, STARVED_UNREADY_S = 120.0, 30.0
+STARVED_S, STARVED_UNREADY_S = 600.0, 30.0
 BUSY_S = 10.0  # between steps, where nothing is predicted
 BLIND_S, BLIND_UNREADY_S = 30.0, 10.0  # where the machine says nothing of the process, all time is alike
 LOADING_FACTOR = 30.0  # files come from far away, and are read without a word

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from quire.errors import (
     BodyTooLarge,
     InternalError,
+    KilledEngine,
     MethodNotAllowed,
     Overloaded,
     QuireError,
@@ -50,6 +51,8 @@ def headers(error: QuireError) -> dict[str, str]:
     """What a status asks for besides its body."""
     if isinstance(error, Overloaded):
         return _come_back(error)
+    if isinstance(error, KilledEngine):
+        return {"x-should-retry": "false"}  # OpenAI's clients would send it again, twice, for any 500
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
     if isinstance(error, ShuttingDown):

@@ -6,25 +6,33 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import faulty_engine
 import pytest
 
+from quire.beams import Beams
+from quire.engine import restarts, vitals
+from quire.engine import supervisor as supervisor_module
 from quire.engine.client import EngineClient
-from quire.engine.process import MODULE, spawn
+from quire.engine.process import MODULE, ProcessLink, spawn
 from quire.engine.supervisor import Supervisor
-from quire.errors import KilledEngine
+from quire.errors import EngineDead, KilledEngine
 from quire.events import EngineLoss
+from quire.form import StructuredOutputsParams
 from quire.hardware import probe
 from quire.llm import BUNDLED
 from quire.model_spec import read_model_spec
 from quire.plan import Plan, plan
-from quire.request import Finish, Request, SamplingParams
+from quire.request import Constraint, Finish, Request, SamplingParams
 from quire.settings import EngineSettings
 from quire.step import Delta
+from quire.structured.source import grammar_of
 
 FAULTY = "faulty_engine"
+SPEC = read_model_spec(BUNDLED)
+FORM = Constraint(grammar_of(StructuredOutputsParams(regex="[A-Z][a-z]{20,40}( [0-9]{2}){2,5}")), "somebody")
 PROMPT = (5, 6, 7, 8, 9, 10, 11, 12)
 
 
@@ -36,7 +44,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small_plan() -> Plan:
-    return plan(EngineSettings(max_model_len=512, max_num_seqs=8), probe(), read_model_spec(BUNDLED), str(BUNDLED))
+    return plan(EngineSettings(max_model_len=512, max_num_seqs=8), probe(), SPEC, str(BUNDLED))
 
 
 def request(name: str, max_tokens: int = 60, prompt: tuple[int, ...] = PROMPT, **params: object) -> Request:
@@ -101,19 +109,23 @@ ASKED = {
     "penalties": request("penalties", repetition_penalty=1.3, presence_penalty=0.5, frequency_penalty=0.2),
     "prompt": request("prompt", prompt=PROMPT * 40, prompt_logprobs=1, logprobs=1),
     "least": request("least", min_tokens=50, ignore_eos=False),
+    "formed": replace(request("formed", ignore_eos=False, n=2), constraint=FORM, eos_ids=SPEC.eos_ids),
+    "searched": replace(request("searched", n=2, temperature=1.0), beams=Beams(3)),
 }
 
 
 def test_streams_go_on_to_the_bit_when_the_engine_is_killed() -> None:
     async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
         calm = dict(zip(ASKED, await asyncio.gather(*(read(client, each) for each in ASKED.values())), strict=True))
-        kills = [3, 10, 25]
+        kills = [0, 3, 25]
 
         def shoot(num_tokens: int) -> None:
             if kills and num_tokens >= kills[0]:
                 kills.pop(0)
                 kill(client)
 
+        await client.prepare(FORM)
+        shoot(0)  # nobody has been told anything; more than can run are waiting
         together = [read(client, each, shoot if name == "seeded" else None) for name, each in ASKED.items()]
         results = await asyncio.gather(*together)
         assert not kills
@@ -122,7 +134,7 @@ def test_streams_go_on_to_the_bit_when_the_engine_is_killed() -> None:
         ends = [loss for loss in losses if loss.seconds is not None]
         assert len(ends) == 3
         assert [(loss.cause, loss.how, loss.culprit) for loss in ends] == [("killed", "killed by SIGKILL", None)] * 3
-        assert all(loss.num_replayed == len(ASKED) for loss in ends[:2])
+        assert all(loss.num_replayed for loss in ends[1:])
         assert client.is_ready
 
     serving(job)
@@ -145,6 +157,49 @@ def test_a_request_that_aborts_the_engine_is_found_and_the_others_go_on() -> Non
         assert client.is_ready
 
     serving(job, FAULTY)
+
+
+def test_a_request_that_hangs_the_engine_is_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals, "STILL_S", 1.0)
+
+    async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
+        healthy = [request(f"h{number}", 40, (*PROMPT, number), seed=number) for number in range(3)]
+        reading = [asyncio.create_task(read(client, each)) for each in healthy]
+        with pytest.raises(KilledEngine, match="stands still in a step"):
+            await read(client, request("poison", prompt=(*PROMPT[:3], faulty_engine.HANG)))
+        for told, each in zip(await asyncio.gather(*reading), healthy, strict=True):
+            same(told, await read(client, each))
+        assert {loss.cause for loss in losses} == {"stalled"}
+
+    serving(job, FAULTY)
+
+
+def test_engines_that_die_as_soon_as_they_start_are_given_up_and_tried_again_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restarts, "FIRST_S", 0.01)
+    monkeypatch.setattr(supervisor_module, "REST_S", 0.5)
+
+    async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
+        keeper = supervisor(client)
+        start = keeper._start
+        keeper._start = lambda: ProcessLink(small_plan(), BUNDLED, module="no_such_engine")
+        kill(client)
+        while client.is_ready:
+            await asyncio.sleep(0.001)
+        with pytest.raises(EngineDead, match="engines die as soon as they are started"):
+            await read(client, request("waits"))
+        assert losses[-1].is_final
+        assert [loss.cause for loss in losses] == ["killed", *["exited"] * 5]
+        with pytest.raises(EngineDead):
+            await read(client, request("comes later"))
+        assert "engines die" in (client.why_not_ready or "")
+        keeper._start = start
+        while not client.is_ready:
+            await asyncio.sleep(0.02)
+        assert len(of(await read(client, request("comes at last", 5)), 0)) == 5
+
+    serving(job)
 
 
 def test_an_engine_that_stands_still_is_ended_and_replaced() -> None:
