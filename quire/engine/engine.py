@@ -23,6 +23,7 @@ from quire.step import STEP_RAISED, Delta, Step
 
 MAX_QUARANTINED = 4096  # ids that are remembered
 
+
 class Engine:
     """Requests in, deltas out, one step at a time. Without a contract whoever can ever be served is taken in.
 
@@ -119,7 +120,7 @@ class Engine:
 
     def _rescued(self, rescue: Rescue, step: Step, problem: Exception, now: float) -> tuple[Delta, ...]:
         """Settle a step that raised. Of a request that makes it raise nothing is left, and nothing comes back."""
-        names = [self.scheduler.request_of(work) for work in step.works]
+        names = [self.scheduler.name_of(work.seq_id) or "" for work in step.works]
         self._was_rescued = True
         result = rescue.run(self.runner, step, names, problem)
         deltas = self.scheduler.settle(step, result, now)

@@ -46,6 +46,7 @@ class Metrics:
         self._families: list[MetricWrapperBase] = []
         self._make_state()
         self._make_totals()
+        self._make_faults()
         self._make_times()
 
     def on_step(self, stats: StepStats) -> None:
@@ -69,6 +70,11 @@ class Metrics:
         self._failed.inc(stats.num_failed_tokens)
         self._yielded.inc(stats.num_yielded_tokens)
         self._expired.inc(stats.num_expired_tokens)
+        for fault in stats.faults:
+            self._faults.labels(fault).inc()
+        for check, outcome in stats.checks:
+            self._checks.labels(check, outcome).inc()
+        self._stuck.inc(stats.num_repeating)
         for predicted_s, actual_s in stats.first_tokens:
             self._first_token_error.observe(abs(predicted_s - actual_s) / max(actual_s, LEAST_S))
         if stats.seconds > 0:  # else no step: somebody left between two
@@ -159,7 +165,6 @@ class Metrics:
         self._finished = self._counter(
             "request_success_total", "Requests that generated tokens, by why they ended.", ("finished_reason",)
         )
-
         self._losses = self._counter(
             "engine_losses_total",
             "Engine processes that were lost, by cause: exited (a death of their own), killed (by a signal from "
@@ -171,6 +176,26 @@ class Metrics:
         )
         self._killers = self._counter(
             "requests_killed_engine_total", "Requests that were ended because engines die of them."
+        )
+
+    def _make_faults(self) -> None:
+        self._faults = self._counter(
+            "faults_total",
+            "Requests ended because something went wrong that nobody asked for: logits, keys or values that are "
+            "infinite or NaN (not_finite), a token outside the vocabulary (id_out_of_range), a step that raises for "
+            "them alone (step_failed).",
+            ("fault",),
+        )
+        self._checks = self._counter(
+            "integrity_checks_total",
+            "Looks that the engine took at itself, by check (canary: a fixed prompt; weights: a sum of their bytes) and "
+            "outcome (ok, differs).",
+            ("check", "outcome"),
+        )
+        self._stuck = self._counter(
+            "stuck_answers_total",
+            "Answers of which 64 tokens in a row were one pattern of at most 8 tokens. They go on, unless the request "
+            "asked for repetition_detection.",
         )
 
     def _make_times(self) -> None:

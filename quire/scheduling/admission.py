@@ -18,12 +18,15 @@ def refusal(request: Request, limits: SchedulerLimits, num_blocks: int) -> Reque
 
 
 def _unknown_id(request: Request, limits: SchedulerLimits) -> RequestError | None:
-    prompt = request.prompt  # 100,000 ids are looked through in 2 ms
-    if min(prompt) >= 0 and max(prompt) < limits.vocab_size:
+    told = () if request.resumed is None else [tokens for _, tokens in request.resumed.samples if tokens]
+    for tokens in (request.prompt, *told):  # 100,000 ids are looked through in 2 ms
+        if min(tokens) < 0 or max(tokens) >= limits.vocab_size:
+            break
+    else:
         return None
     return RequestError(
-        "the prompt holds a token id that the model does not have",
-        got=next(token for token in prompt if not 0 <= token < limits.vocab_size),
+        "the prompt, or the answer that it goes on with, holds a token id that the model does not have",
+        got=next(token for token in tokens if not 0 <= token < limits.vocab_size),
         allowed=f"0 to {limits.vocab_size - 1}",
         param="prompt",
         code=IdOutOfRange.default_code,

@@ -6,6 +6,26 @@ from collections.abc import Sequence
 
 from quire.sampling_params import RepetitionDetectionParams
 
+STUCK_TOKENS = 64  # so many in a row that are one pattern again and again
+STUCK_PATTERN = 8  # tokens of the longest such pattern
+
+
+def repeats_at_the_end(tokens: Sequence[int], num_prompt: int) -> bool:
+    """Whether the last `STUCK_TOKENS` tokens, all after the prompt, are one pattern of at most `STUCK_PATTERN`.
+
+    A model that goes round in circles does that, and so does a fault that holds a token or a state: nobody can tell
+    them apart from outside, so this is only counted. 1 us where the last token stands nowhere near.
+    """
+    end = len(tokens)
+    if end - num_prompt < STUCK_TOKENS:
+        return False
+    tail = tokens[end - STUCK_TOKENS :]
+    last = tail[-1]
+    return any(
+        tail[-1 - size] == last and tail[:-size] == tail[size:]  # the first is cheap, and is rarely so
+        for size in range(1, STUCK_PATTERN + 1)
+    )
+
 
 def is_repeating(tokens: Sequence[int], num_prompt: int, limit: RepetitionDetectionParams) -> bool:
     """Whether the last tokens are one pattern, `limit.min_count` times in a row, all of it after the prompt.

@@ -200,10 +200,6 @@ class Scheduler:
         self._tally.num_finished += len(news)
         return news
 
-    def request_of(self, work: Work) -> str:
-        """The request that a work of the step under way belongs to."""
-        return self._seats[work.seq_id].name
-
     def reset_prefix_cache(self) -> None:
         """Forget every prefix that no sequence holds now: benchmarks begin with an empty cache."""
         self._holdings.forget_cached()
@@ -300,6 +296,7 @@ class Scheduler:
             told = ()
             news.append(delta)
             self._tally.num_output_tokens += len(delta.tokens)
+            self._tally.num_repeating += not sample.num_computed % self.limits.block_size and sample.gets_stuck()
             if delta.finish is not None:
                 self._end_well(sample)
 
@@ -308,6 +305,7 @@ class Scheduler:
         size = self.limits.block_size
         if not seat.num_computed % size:
             self._holdings.offer(seat)
+            self._tally.num_repeating += seat.gets_stuck()
         seat.find_next_stop(size)
         return len(seat.tokens) >= seat.last_len or token in seat.end_ids
 

@@ -10,6 +10,7 @@ from quire.request import Sequence
 from quire.scheduling import policy
 from quire.scheduling.accounts import Account
 from quire.scheduling.policy import Place
+from quire.scheduling.repetition import repeats_at_the_end
 from quire.step import Draw, Work
 
 NO_WORK = Work(0, (), 0, ())
@@ -27,7 +28,8 @@ class Seat(Sequence):
     `drawn`; `end_ids` and `next_stop` say when there is more to it.
     A beam has `company`: the beams of its search, itself among them, which are put back together. Only the first of
     them waits then; the others are `asleep`, stand in no line and hold nothing until the first has caught up. A beam
-    whose `num_candidates` are known owes nothing until those of the others are.
+    whose `num_candidates` are known owes nothing until those of the others are. `is_stuck` once its
+    answer has begun to repeat itself without end, which is counted and changes nothing.
 
     0 ... num_named * B ....... num_computed ....... num_computed + granted ..... len(tokens)
     |-- offered to others --|-- a partly filled block --|-- this step's work --|-- still owed --|
@@ -56,6 +58,7 @@ class Seat(Sequence):
     num_candidates: int = 0
     end_ids: frozenset[int] = frozenset()
     last_len: int = 0
+    is_stuck: bool = False
     next_stop: int = 0
     name: str = ""
 
@@ -101,6 +104,13 @@ class Seat(Sequence):
             self.find_next_stop(block_size)
             self.drawn = self.tokens[-1:]
             self.again = Work(self.id, self.drawn, self.num_computed, self.blocks, self.draw)
+
+    def gets_stuck(self) -> bool:
+        """Whether its answer repeats itself, and did not before; asked whenever a block of it is full."""
+        if self.is_stuck or not repeats_at_the_end(self.tokens, self.num_prompt):
+            return False
+        self.is_stuck = True
+        return True
 
     def find_next_stop(self, block_size: int) -> None:
         """The number of computed tokens at which a block is full, or the last token is drawn."""

@@ -48,6 +48,9 @@ class Raising:
             raise MemoryError("too much for this one")
         return result
 
+    def rest(self) -> None:
+        self.runner.rest()
+
 
 def holds_magic(step: Step) -> bool:
     return any(MAGIC in work.tokens for work in step.works)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from quire.request import Finish, Request, SamplingParams
 from quire.runner.fake import FakeRunner
 from quire.sampling_params import RepetitionDetectionParams
 from quire.scheduling.limits import SchedulerLimits
-from quire.scheduling.repetition import is_repeating
+from quire.scheduling.repetition import STUCK_TOKENS, is_repeating, repeats_at_the_end
 from quire.scheduling.scheduler import Scheduler
 
 
@@ -77,3 +78,41 @@ def test_what_ends_for_another_reason_says_that_reason() -> None:
     assert ends([7, 9, 9], repetition_detection=limit, stop_token_ids=[9]) == [(2, Finish.STOP)]
     assert ends([7], repetition_detection=limit, min_tokens=10) == [(10, Finish.REPETITION)]
     assert ends([0], repetition_detection=limit, ignore_eos=True) == [(3, Finish.REPETITION)]
+
+
+# ---- answers that are stuck, which is only counted -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pattern", [1, 2, 3, 7, 8])
+def test_a_pattern_without_end_is_seen_once_it_is_long_enough(pattern: int) -> None:
+    tokens = [5] * 100 + [9] + [number % pattern for number in range(STUCK_TOKENS)]
+    assert repeats_at_the_end(tokens, 100)
+    assert not repeats_at_the_end(tokens, 102)  # one of them is the prompt's
+    assert not repeats_at_the_end([*tokens, 77], 100)
+    broken = tokens.copy()
+    broken[-STUCK_TOKENS // 2] = 77
+    assert not repeats_at_the_end(broken, 100)
+
+
+def test_patterns_of_nine_and_more_are_text() -> None:
+    assert not repeats_at_the_end([number % 9 for number in range(300)], 0)
+
+
+@pytest.mark.parametrize("detects", [False, True])
+def test_a_stuck_answer_is_counted_once_and_goes_on(detects: bool) -> None:
+    """From token 30 on it says the same; an engine that watches every token for the request's sake counts it too."""
+    runner = FakeRunner(100, 4, lambda draw, index: 7 if len(draw.history) > 30 else len(draw.history))
+    engine = Engine(Scheduler(SchedulerLimits(4, 16, 400, 4), BlockPool(400), None), runner)
+    limit = RepetitionDetectionParams(max_pattern_size=2, min_count=150) if detects else None
+    params = SamplingParams(seed=1, max_tokens=200, ignore_eos=True, repetition_detection=limit)
+    engine.add(Request("stuck", (1, 2), params), 0.0)
+    counted, finishes, num_tokens = [], [], 0
+    while engine.has_work:
+        report = engine.step(0.0)
+        assert report is not None
+        num_tokens += sum(len(delta.tokens) for delta in report.deltas)
+        finishes += [delta.finish for delta in report.deltas if delta.finish]
+        counted += [num_tokens] * report.stats.num_repeating
+    assert len(counted) == 1
+    assert 30 + STUCK_TOKENS <= counted[0] <= 30 + STUCK_TOKENS + 4
+    assert finishes == [Finish.REPETITION if detects else Finish.LENGTH]
