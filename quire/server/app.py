@@ -46,7 +46,7 @@ def create_app(service: Service) -> Starlette:
     """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
     service.client.on_stats = service.metrics.on_step
     service.client.on_loss = telling(service.metrics)
-    table = (*ROUTES, (DOCUMENT, "GET", openapi.answering(ROUTES))) if service.settings.api_docs else ROUTES
+    table = ROUTES if not service.settings.api_docs else (*ROUTES, _document(service))
     app = Starlette(
         routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in table],
         middleware=_layers(service),
@@ -54,6 +54,11 @@ def create_app(service: Service) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _document(service: Service) -> tuple[str, str, routes.Handler]:
+    told = openapi.document(service.version, ROUTES, service.vocab_size)
+    return DOCUMENT, "GET", openapi.answering(told)
 
 
 def _layers(service: Service) -> list[Middleware]:

@@ -6,7 +6,6 @@ Knows: which route takes and gives what. Does not know: how anything is done, or
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import msgspec
@@ -73,16 +72,13 @@ def document(release: str, routes: Sequence[Route], vocab_size: int | None = Non
     }
 
 
-def answering(routes: Sequence[Route]) -> Callable[[Service, Request], Awaitable[Response]]:
-    """The handler of a route that tells the document of `routes`; made once, when it is first asked for."""
+def answering(told: dict[str, Any]) -> Callable[[Service, Request], Awaitable[Response]]:
+    """The handler of a route that tells the document `told`, which is made before the first request."""
+    data = msgspec.json.encode(told)
 
     async def openapi(service: Service, request: Request) -> Response:
         """GET /openapi.json: this document; only with --api-docs."""
-        return Response(encoded(service.version, service.vocab_size), media_type="application/json")
-
-    @cache
-    def encoded(release: str, vocab_size: int) -> bytes:
-        return msgspec.json.encode(document(release, routes, vocab_size))
+        return Response(data, media_type="application/json")
 
     return openapi
 
