@@ -6,7 +6,9 @@ Loaded only when such a device is asked for (`ops/open_device.py`): nothing else
 
 from __future__ import annotations
 
+import functools
 import importlib
+import inspect
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -19,10 +21,11 @@ from quire.kernels.torch.lanes import Uploads, lanes_of
 from quire.kernels.torch.loading import Loading
 from quire.kernels.torch.weight import TORCH_DTYPES, Weight
 from quire.ops.device import Device
-from quire.ops.kernels import Kernels
+from quire.ops.kernels import Kernel, Kernels
 
 OPS = ("linear", "rms_norm", "silu_mul", "rope_store", "attention", "embed", "gather_rows", "sample")
 INVARIANT = ("linear", "rms_norm", "rope_store", "attention")  # the others add nothing up, or integers
+ROWS_ARE_PROGRAMS = ("rms_norm", "rope_store")  # in Triton: a row is added up by one program, whatever the others do
 FILES = {"gather_rows": "gather"}
 Choice = tuple[str, str, str]
 
@@ -127,25 +130,33 @@ def choose(name: str, batch_invariant: bool) -> tuple[list[Choice], dict[str, An
     """(rows that explain, op -> kernel). First Triton's where it runs, else torch's."""
     rows, found = [], {}
     for op in OPS:
-        module, why = _module(op, name, batch_invariant)
-        found[op] = getattr(importlib.import_module(module), op)
+        module, why = _module(op, name)
+        kernel = getattr(importlib.import_module(module), op)
+        if batch_invariant and op in INVARIANT:
+            module, kernel = _invariant(op, module, kernel)
+            why = f"{why}; one order of adding for every batch"
+        found[op] = kernel
         rows.append((op, module.removeprefix("quire.kernels.").replace(".", "/"), why))
     return rows, found
 
 
-def _module(op: str, name: str, batch_invariant: bool) -> tuple[str, str]:
+def _module(op: str, name: str) -> tuple[str, str]:
     file = FILES.get(op, op)
     triton = f"quire.kernels.triton.{file}"
     if name == "torch:cpu":
-        why = "asked for by the device's name"
-    elif find_spec("triton") is None:
-        why = "triton is not installed"
-    elif find_spec("quire.kernels.triton") is None or find_spec(triton) is None:
-        why = "there is no Triton kernel for it"
-    elif batch_invariant and op in INVARIANT:
-        why = "one order of adding for every batch"
-    else:
-        return triton, f"Triton {version('triton')}" + (" in its interpreter" if name == "triton:cpu" else "")
-    if batch_invariant and op in INVARIANT:
-        return "quire.kernels.torch.invariant", "one order of adding for every batch"
-    return f"quire.kernels.torch.{file}", why
+        return f"quire.kernels.torch.{file}", "asked for by the device's name"
+    if find_spec("triton") is None:
+        return f"quire.kernels.torch.{file}", "triton is not installed"
+    if find_spec("quire.kernels.triton") is None or find_spec(triton) is None:
+        return f"quire.kernels.torch.{file}", "there is no Triton kernel for it"
+    return triton, f"Triton {version('triton')}" + (" in its interpreter" if name == "triton:cpu" else "")
+
+
+def _invariant(op: str, module: str, kernel: Kernel) -> tuple[str, Kernel]:
+    """A Triton kernel that has such a mode is asked for it, one whose programs are rows needs none."""
+    if "invariant" in inspect.signature(kernel).parameters:
+        return module, functools.partial(kernel, invariant=True)
+    if ".triton." in module and op in ROWS_ARE_PROGRAMS:
+        return module, kernel
+    plain: Kernel = getattr(importlib.import_module("quire.kernels.torch.invariant"), op)
+    return "quire.kernels.torch.invariant", plain

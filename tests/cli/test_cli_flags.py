@@ -59,6 +59,9 @@ def test_without_flags_a_command_gets_the_defaults(taken: Taken) -> None:
 
 def test_every_field_can_be_set(taken: Taken) -> None:
     wanted_engine = EngineSettings(
+        device="torch:cpu",
+        gpu_memory_utilization=0.5,
+        batch_invariant=True,
         dtype="bfloat16",
         quantization="int4",
         quantization_group_size=64,
