@@ -17,7 +17,6 @@ from quire.kernels.torch.pages import PAGE_DTYPES, Pages  # noqa: E402
 from quire.kernels.triton import attention as triton_attention  # noqa: E402
 from quire.kernels.triton import tiles  # noqa: E402
 from quire.kernels.triton.attention import attention  # noqa: E402
-from quire.kernels.triton.workspace import make_workspace  # noqa: E402
 
 pytestmark = pytest.mark.triton
 TOLERANCE = {"float32": 2e-5, "float16": 4e-3, "bfloat16": 2e-2}
@@ -129,15 +128,10 @@ def test_long_sequences_are_split_and_put_together(monkeypatch: pytest.MonkeyPat
     check(make_case([(1, 700), (1, 64), (3, 65), (1, 1), (70, 300)], (4, 2, 32)))
 
 
-def test_scratch_is_lent_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "LEAST_SPLIT", 64)
-    case = make_case([(1, 200), (1, 130)], (4, 2, 32))
-    most_keys = case.tables.shape[1] * 16
-    tile = tiles.attention_tile(2, 2, most_keys, 2, 32, False)
-    needed = triton_attention.num_floats(2, most_keys, 2, 32, tile)
-    check(case, workspace=make_workspace(torch.device("cpu"), needed))
-    with pytest.raises(MemoryError, match="more scratch memory than was planned"):
-        check(case, workspace=make_workspace(torch.device("cpu"), needed - 1))
+def test_scratch_is_only_taken_where_sequences_may_be_split() -> None:
+    tile = tiles.attention_tile(4, 4, 4096, 4, 128, False)
+    assert triton_attention.num_floats(4, tile.split, 8, 128, tile) == 0
+    assert triton_attention.num_floats(4, tile.split + 1, 8, 128, tile) == 4 * 2 * 8 * tile.block_m * 130
 
 
 def test_a_row_has_the_same_bits_alone_in_company_as_a_token_and_in_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

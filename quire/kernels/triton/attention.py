@@ -37,7 +37,6 @@ import triton.language as tl
 from torch import Tensor
 
 from quire.kernels.triton.tiles import AttentionTile, attention_tile, num_processors, power_of_two, sequences_block
-from quire.kernels.triton.workspace import Workspace
 
 if TYPE_CHECKING:
     from quire.kernels.torch.pages import Pages
@@ -203,12 +202,10 @@ def attention(
     scale: float,
     out_T_QD: Tensor,
     invariant: bool = False,
-    workspace: Workspace | None = None,
 ) -> None:
     """The contract of `ops/attention.py`: q and out of one float type, sums and softmax float32, weights rounded to
-    q's type; up to 4096 sequences. Nothing is asked of the device, so the step may be captured in a CUDA graph.
-
-    Without a `workspace` (`num_floats` says how large) the partial sums of split sequences are allocated.
+    q's type. Nothing is asked of the device, so the step may be captured in a CUDA graph. Where the tables are wider
+    than one split, `num_floats` of scratch are taken for the time of the call.
     """
     num_tokens, num_heads, head_dim = q_TQD.shape
     num_seqs, table_width = block_tables_SB.shape
@@ -219,7 +216,7 @@ def attention(
     group, most_keys = num_heads // num_kv_heads, table_width * block_size
     tile = attention_tile(num_tokens, num_seqs, most_keys, group, head_dim, invariant)
     needed = num_floats(num_seqs, most_keys, num_kv_heads, head_dim, tile)
-    floats = workspace.take(needed) if workspace is not None else q_TQD.new_empty(needed, dtype=torch.float32)
+    floats = q_TQD.new_empty(needed, dtype=torch.float32)
     rows = needed // (head_dim + 2)
     partial, stats = floats[: rows * head_dim], floats[rows * head_dim :]
     most_items = (num_seqs * -(-most_keys // tile.split) + num_tokens * group // tile.block_m) * num_kv_heads
@@ -234,5 +231,14 @@ def attention(
     )  # fmt: skip
     if needed:
         _combine[(num_seqs, num_kv_heads)](
-            partial, stats, query_starts_S1, seq_lens_S, out_T_QD, num_seqs, num_kv_heads, head_dim, **shape
+            partial,
+            stats,
+            query_starts_S1,
+            seq_lens_S,
+            out_T_QD,
+            num_seqs,
+            num_kv_heads,
+            head_dim,
+            **shape,
+            num_warps=tile.num_warps,
         )

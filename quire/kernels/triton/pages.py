@@ -1,6 +1,7 @@
 """Copies of whole KV blocks.
 
-    a program moves 4 KiB of the keys or values of one layer of one pair of blocks: 16 bytes a thread, twice, four warps
+    a program moves 4 KiB of the keys or values of one layer of one pair of blocks: 16 bytes a thread, twice, four
+    warps
 
 Bound by memory: a block of 16 tokens of Llama-3.1-8B is 2 MiB in all layers, 1 us to read and write at 4.3 TB/s.
 

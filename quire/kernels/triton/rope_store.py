@@ -3,14 +3,14 @@
     program (token, some heads): a tile [heads, D / 2] of first halves and one of second halves; queries, keys and
     values differ by masks alone, so all heads of a row are spread evenly over programs of one shape
 
-Eight heads of 128 are 512 elements a half, four a thread of four warps. Bound by memory (8192 tokens of Llama-3.1-8B in
-bfloat16: 201 MB in and out, 47 us at 4.3 TB/s) and below some hundred tokens by the launch; with norms, rotation and
-stores apart it would be five launches.
+Eight heads of 128 are 512 elements a half, four a thread of four warps. Bound by memory (8192 tokens of Llama-3.1-8B
+in bfloat16: 201 MB in and out, 47 us at 4.3 TB/s) and below some hundred tokens by the launch; with norms, rotation
+and stores apart it would be five launches.
 
 Knows: pages. Does not know: which positions a step computes.
 
-Legend: T tokens, N = (Q + 2G) * D columns, Q query heads, G kv heads, D head_dim, H heads of a tile, P rows of the rope
-table.
+Legend: T tokens, N = (Q + 2G) * D columns, Q query heads, G kv heads, D head_dim, H heads of a tile, P rows of the
+rope table.
 """
 
 from __future__ import annotations

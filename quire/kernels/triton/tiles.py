@@ -95,3 +95,66 @@ def attention_tile(
     if mean_rows < 256 or head_dim > 128:
         return AttentionTile(max(64, power_of_two(group)), block_n, split, 4, stages, 2)
     return AttentionTile(max(128, power_of_two(group)), block_n, split, 8, stages, 1)
+
+
+# ---- products -----------------------------------------------------------------------------------------------------
+
+FEW_ROWS = 16
+SOME_ROWS = 64
+BYTES_A_STEP = 256
+ENOUGH_TILES = 96
+LEAST_INPUTS_A_SPLIT = 512
+
+
+@dataclass(frozen=True, slots=True)
+class LinearTile:
+    """Rows, outputs and inputs of a step of the sum, splits of the inputs, and what it is run with.
+
+    `prepares` says that norm and gate are applied on the way in rather than by a launch before.
+    """
+
+    block_m: int
+    block_n: int
+    block_k: int
+    num_splits: int
+    num_warps: int
+    num_stages: int
+    prepares: bool
+
+
+def linear_tile(
+    num_rows: int, num_outputs: int, num_inputs: int, bits: int, group_size: int, invariant: bool
+) -> LinearTile:
+    """The tile of a product with a weight of `bits` an element, scaled in groups of `group_size` inputs (0: rows).
+
+    few    Up to 16 rows memory is what it waits for: every weight is read once, so the tile is as narrow as it takes
+           for all SMs to read (4096 outputs are 128 tiles of 32), and long in K: 256 bytes of a row of weights a step.
+           Six stages of 32 such rows are 40 KB in flight, where 26 KB are needed. (Steps of 512 bytes took all
+           registers where weights are widened, and 17 s to compile where rows are gated.)
+    some   Up to 64 rows the same with 64 rows a tile, which is one `wgmma`; padded, 64 rows do 64 operations a byte of
+           bfloat16 and 256 a byte of int4, so memory (or both alike) is still what it waits for.
+    many   128 x 128 outputs a tile: 64 operations a byte of what the tile reads from L2, of which there are 5 TB/s.
+    splits Outputs that give fewer than 96 tiles have their inputs split, in twos, as long as 512 inputs are left; the
+           splits are added in ascending order by a second launch (2 us: not worth it for 4096 x 4096, which takes 8).
+
+    A scale's group is a step, so groups of 128 read 64 bytes of a row of int4 at once and groups of 32 only 16.
+    `invariant` is one tile and one number of splits for every number of rows.
+    """
+    step = min(256, BYTES_A_STEP * 8 // bits)
+    if invariant:
+        return _split(64, 64, group_size or 64, num_outputs, num_inputs, 4, 3, prepares=False)
+    if num_rows <= SOME_ROWS:
+        few = num_rows <= FEW_ROWS
+        block_n = 64 if num_outputs >= 64 * 2 * ENOUGH_TILES else 32 if num_outputs >= 32 * ENOUGH_TILES else 16
+        block_m, block_k = (16, group_size or step) if few else (SOME_ROWS, group_size or 128)
+        return _split(block_m, block_n, block_k, num_outputs, num_inputs, 4, 6 if few else 3, prepares=few)
+    return LinearTile(128, 128, min(group_size or 64, 64), 1, 8, 3, prepares=False)
+
+
+def _split(
+    block_m: int, block_n: int, block_k: int, num_outputs: int, num_inputs: int, warps: int, stages: int, prepares: bool
+) -> LinearTile:
+    num_splits, num_tiles = 1, -(-num_outputs // block_n)
+    while num_tiles * num_splits < ENOUGH_TILES and num_inputs >= 2 * num_splits * LEAST_INPUTS_A_SPLIT:
+        num_splits *= 2
+    return LinearTile(block_m, block_n, block_k, num_splits, warps, stages, prepares)
