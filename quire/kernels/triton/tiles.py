@@ -129,8 +129,8 @@ def linear_tile(
 
     few    Up to 16 rows memory is what it waits for: every weight is read once, so the tile is as narrow as it takes
            for all SMs to read (4096 outputs are 128 tiles of 32), and long in K: 256 bytes of a row of weights a step.
-           Six stages of 32 such rows are 40 KB in flight, where 26 KB are needed. (Steps of 512 bytes took all
-           registers where weights are widened, and 17 s to compile where rows are gated.)
+           Six stages of 32 such rows (four of 64) are 40 KB in flight, where 26 KB are needed. (Steps of 512 bytes took
+           all registers where weights are widened, and 17 s to compile where rows are gated.)
     some   Up to 64 rows the same with 64 rows a tile, which is one `wgmma`; padded, 64 rows do 64 operations a byte of
            bfloat16 and 256 a byte of int4, so memory (or both alike) is still what it waits for.
     many   128 x 128 outputs a tile: 64 operations a byte of what the tile reads from L2, of which there are 5 TB/s.
@@ -146,8 +146,9 @@ def linear_tile(
     if num_rows <= SOME_ROWS:
         few = num_rows <= FEW_ROWS
         block_n = 64 if num_outputs >= 64 * 2 * ENOUGH_TILES else 32 if num_outputs >= 32 * ENOUGH_TILES else 16
+        stages = 3 if not few else 6 if block_n <= 32 else 4
         block_m, block_k = (16, group_size or step) if few else (SOME_ROWS, group_size or 128)
-        return _split(block_m, block_n, block_k, num_outputs, num_inputs, 4, 6 if few else 3, prepares=few)
+        return _split(block_m, block_n, block_k, num_outputs, num_inputs, 4, stages, prepares=few)
     return LinearTile(128, 128, min(group_size or 64, 64), 1, 8, 3, prepares=False)
 
 
