@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from quire.errors import RequestError, UnsupportedField
+from quire.limits import MAX_WIDTH
 from quire.sampling_params import SamplingParams, check_integer, check_number
 
-MAX_WIDTH = 64
 MAX_LENGTH_PENALTY = 100.0
 TAKEN = frozenset(
     {

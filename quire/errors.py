@@ -10,6 +10,9 @@
     │   ├─ MethodNotAllowed         405
     │   ├─ NothingAllowed           what was asked for together leaves no token to go on with
     │   ├─ BodyTooLarge             413
+    │   ├─ TargetTooLong            414: the path and query of the request line
+    │   ├─ HeadTooLarge             431: too many or too long headers
+    │   ├─ TooSlow                  408: head or body did not come in time
     │   └─ Unauthorized             401
     ├─ StartError                   the operator can mend it: exit code 2, no half-started server
     │   ├─ InvalidSetting           an option out of range, or two that contradict each other
@@ -19,11 +22,14 @@
     ├─ ServiceError                 nobody's fault, or ours: HTTP 503 unless a child says otherwise
     │   ├─ Overloaded               429: too much is waiting
     │   │   ├─ QueueFull            too many prompt tokens are waiting
+    │   │   ├─ KeyBusy              one key has too many requests inside
+    │   │   ├─ BodiesFull           too many bytes of bodies are held
     │   │   ├─ WaitTooLong          the predicted wait is over the queue's bound
     │   │   ├─ DeadlineUnreachable  the predicted first token is after its deadline
     │   │   └─ DeadlineExceeded     the deadline passed in the queue
     │   ├─ EngineDead               the engine process is gone
     │   │   └─ KilledEngine         500: it dies of this request, which is not tried again
+    │   ├─ TooManyConnections       more connections are open than may
     │   ├─ ShuttingDown             the server leaves; asked again, another one answers
     │   └─ GenerationFailed         500: this request's computation went wrong
     │       ├─ NotFinite            logits, keys or values came out infinite or NaN
@@ -134,6 +140,27 @@ class BodyTooLarge(RequestError):
     default_code = "body_too_large"
 
 
+class TargetTooLong(RequestError):
+    """The path and query of a request are over the limit."""
+
+    status = 414
+    default_code = "target_too_long"
+
+
+class HeadTooLarge(RequestError):
+    """The headers of a request are over a limit."""
+
+    status = 431
+    default_code = "head_too_large"
+
+
+class TooSlow(RequestError):
+    """The head or the body of a request did not come in time."""
+
+    status = 408
+    default_code = "too_slow"
+
+
 class Unauthorized(RequestError):
     """No key, or a wrong one."""
 
@@ -204,6 +231,18 @@ class QueueFull(Overloaded):
     cause = "tokens"
 
 
+class KeyBusy(Overloaded):
+    """One key has as many requests inside as it may."""
+
+    cause = "key"
+
+
+class BodiesFull(Overloaded):
+    """All requests together hold as many bytes of bodies as they may."""
+
+    cause = "bodies"
+
+
 class WaitTooLong(Overloaded):
     """The predicted wait is over the queue's bound."""
 
@@ -242,6 +281,13 @@ class KilledEngine(EngineDead):
 
     status = 500
     default_code = "request_killed_engine"
+
+
+class TooManyConnections(ServiceError):
+    """As many connections are open as may. `retry_after_s` says when to try again."""
+
+    default_code = "too_many_connections"
+    retry_after_s = 1.0
 
 
 class GenerationFailed(ServiceError):

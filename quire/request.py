@@ -10,13 +10,12 @@ from enum import Enum
 
 from quire.beams import Beams, check_searched
 from quire.errors import RequestError, UnsupportedField
-from quire.sampling_params import MAX_LOGPROBS, SamplingParams, check_constrained, check_integer, check_number
+from quire.sampling_params import SamplingParams, check_constrained, check_integer, check_number
 
 __all__ = [
     "Constraint",
     "Finish",
     "MAX_DEADLINE_MS",
-    "MAX_LOGPROBS",
     "MAX_PRIORITY",
     "MAX_WEIGHT",
     "Request",

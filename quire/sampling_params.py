@@ -13,19 +13,22 @@ from typing import Any
 
 from quire.errors import RequestError
 from quire.form import StructuredOutputsParams
+from quire.limits import (
+    MAX_ALLOWED_TOKEN_IDS,
+    MAX_BAD_WORD_CHARACTERS,
+    MAX_BAD_WORDS,
+    MAX_LOGIT_BIAS,
+    MAX_LOGITS_PROCESSORS,
+    MAX_LOGPROBS,
+    MAX_N,
+    MAX_PATTERN_COUNT,
+    MAX_PATTERN_SIZE,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_TOKEN_IDS,
+    MAX_STOPS,
+)
 
-MAX_N = 128
-MAX_LOGPROBS = 20
-MAX_STOPS = 16
-MAX_STOP_CHARACTERS = 1024
-MAX_LOGIT_BIAS = 1024
 MAX_SEED = 2**63 - 1
-MAX_BAD_WORDS = 1024
-MAX_BAD_WORD_CHARACTERS = 256
-MAX_ALLOWED_TOKEN_IDS = 2**18
-MAX_LOGITS_PROCESSORS = 16
-MAX_PATTERN_SIZE = 1024
-MAX_PATTERN_COUNT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class SamplingParams:
         check_optional_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1)
         self._check_together()
         object.__setattr__(self, "stop", _stops(self.stop))
-        object.__setattr__(self, "stop_token_ids", _ids("stop_token_ids", self.stop_token_ids))
+        object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
         object.__setattr__(self, "logit_bias", _bias(self.logit_bias))
         object.__setattr__(self, "bad_words", _bad_words(self.bad_words))
         object.__setattr__(self, "allowed_token_ids", _allowed(self.allowed_token_ids))
@@ -222,6 +225,14 @@ def _texts(
                 param=name,
             )
     return whole
+
+
+def _stop_ids(ids: SequenceOf[int] | None) -> tuple[int, ...]:
+    if ids is not None and len(ids) > MAX_STOP_TOKEN_IDS:
+        raise RequestError(
+            "too many stop_token_ids", got=len(ids), allowed=f"at most {MAX_STOP_TOKEN_IDS}", param="stop_token_ids"
+        )
+    return _ids("stop_token_ids", ids)
 
 
 def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:

@@ -161,6 +161,16 @@ class ServerSettings:
         "info", "How much is said on stderr.", choices=("debug", "info", "warning", "error", "critical")
     )
     max_body_bytes: int = option(4 * 2**20, "Largest request body in bytes.")
+    max_connections: int = option(
+        2048,
+        "Most open connections; past them the answer is 503 and a close. Fewer where fewer files may be open.",
+    )
+    max_connections_per_address: int = option(
+        0, "Most open connections of one address; 0: no bound, as is right behind a proxy."
+    )
+    max_concurrent_per_key: int = option(
+        0, "Most requests that each key of --api-keys may have inside; more are refused with 429. 0: no bound."
+    )
     max_waiting: int = option(1024, "Most requests waiting for a place; more are refused with 429.")
     max_waiting_tokens: int = option(
         2**20, "Most prompt tokens waiting for a place; more are refused with 429, unless nobody waits."
@@ -257,6 +267,9 @@ def _check_server(settings: ServerSettings) -> None:
             hint="Without tenants there is one prefix cache, which everyone shares.",
         )
     _at_least("max_body_bytes", settings.max_body_bytes, 1024)
+    _at_least("max_connections", settings.max_connections, 1)
+    _at_least("max_connections_per_address", settings.max_connections_per_address, 0)
+    _at_least("max_concurrent_per_key", settings.max_concurrent_per_key, 0)
     _at_least("max_waiting", settings.max_waiting, 1)
     _at_least("request_log_bytes", settings.request_log_bytes, 2**20)
     _at_least("max_waiting_tokens", settings.max_waiting_tokens, 1)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quire.errors import BrokenCheckpoint
+from quire.limits import MAX_CONFIG_BYTES
 
-MAX_FILE_BYTES = 64 * 2**20  # the index of the largest sharded checkpoints is a few MB
 MAX_INTEGER = 2**31 - 1
 
 
@@ -117,8 +117,8 @@ class TypedJson:
 def read_json(path: Path, hint: str | None = None) -> TypedJson:
     """Read the object in `path`. Raises `BrokenCheckpoint` where it is missing, unreadable or not a JSON object."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise BrokenCheckpoint(f"{path} is too large", got=path.stat().st_size, allowed=f"{MAX_FILE_BYTES} bytes")
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise BrokenCheckpoint(f"{path} is too large", got=path.stat().st_size, allowed=f"{MAX_CONFIG_BYTES} bytes")
         data = path.read_bytes()
     except FileNotFoundError:
         raise BrokenCheckpoint(f"there is no {path.name} in {path.parent}", hint=hint) from None

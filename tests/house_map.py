@@ -22,6 +22,7 @@ WORDS = {
     "events",
     "form",
     "hardware",
+    "limits",
     "model_spec",
     "plan",
     "precision",

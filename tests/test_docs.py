@@ -14,7 +14,7 @@ import pytest
 from quire.settings import EngineSettings, ServerSettings, flag
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("reference/options.md", "reference/metrics.md", "reference/api.md", "layout.md")
+PAGES = ("reference/options.md", "reference/metrics.md", "reference/api.md", "reference/limits.md", "layout.md")
 LINK = re.compile(r"\[([^\]]*)\]\(([^)#]+)(?:#[^)]*)?\)")
 NAMED = re.compile(r"\[`([A-Za-z_.]+)`\]\(([^)]+\.py)\)")
 

@@ -19,7 +19,9 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from quire.cli.flags import spelling
+from quire.cli.limits import value_of
 from quire.cli.main import app as commands
+from quire.limits import table
 from quire.observe.metrics import Metrics
 from quire.request import MAX_DEADLINE_MS
 from quire.server import schema
@@ -29,6 +31,12 @@ from quire.server.reply import SEED_HEADER
 from quire.server.terms import DEADLINE_HEADER
 from quire.settings import EngineSettings, ServerSettings
 
+MODELS_OWN = "the model's context"
+LIMITS = """\
+Each is checked before the work that it bounds. `quire limits` prints them with the values that options and model give;
+`--json` for programs. Where no status stands, nothing is answered: the note says what happens instead.
+[Decision 026](../decisions/026-limits-in-one-table.md) says why.
+"""
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- Written by `make docs`; edit the code it is made from, not this page. -->\n"
 BODIES = (
@@ -162,6 +170,23 @@ def _pair_rows() -> Iterator[tuple[str, str, str]]:
         yield f"`{name}`", ", ".join(f"`{other}`" for other in others), why
 
 
+def limits_page() -> str:
+    """Every limit with its default."""
+    rows = [
+        (
+            f"`{row.name}`",
+            MODELS_OWN if row.name == "model_tokens" else value_of(row),
+            "" if row.status is None else " ".join([str(row.status), f"`{row.code}`" if row.code else ""]).strip(),
+            f"`{row.checked}`",
+            f"`{row.flag}`" if row.flag else "",
+            row.note,
+        )
+        for row in table()
+    ]
+    head = ("limit", "default", "over it", "checked by", "changed by", "note")
+    return f"# Limits\n{GENERATED}\n{LIMITS}\n" + _table(head, rows)
+
+
 def layout_page() -> str:
     """The first paragraph of every module's docstring, by folder."""
     parts = [
@@ -215,6 +240,7 @@ def pages() -> dict[str, str]:
         "reference/options.md": options_page(),
         "reference/metrics.md": metrics_page(),
         "reference/api.md": api_page(),
+        "reference/limits.md": limits_page(),
         "layout.md": layout_page(),
     }
 

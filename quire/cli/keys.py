@@ -31,13 +31,16 @@ def new(
     priority: Annotated[
         int, typer.Option("--priority", help="The lowest number that its requests may ask for; lower is sooner.")
     ] = 0,
+    max_concurrent: Annotated[
+        int | None, typer.Option("--max-concurrent", help="Most requests that it may have inside at once.")
+    ] = None,
 ) -> None:
     """Draw a key: its entry for the file goes to stdout, the key to stderr, once: `quire keys new bob >> FILE`."""
     from quire.tenancy.keys import Key, hash_of
 
     key = PREFIX + secrets.token_urlsafe(KEY_BYTES)
     try:
-        entry = Key(name, hash_of(key), weight, deadline_ms, priority)
+        entry = Key(name, hash_of(key), weight, deadline_ms, priority, max_concurrent)
     except InvalidSetting as problem:
         what = problem.what.removeprefix("--api-keys: ")
         raise InvalidSetting(what, got=problem.got, allowed=problem.allowed) from None

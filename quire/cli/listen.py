@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ssl import SSLContext
 
 import uvicorn
@@ -26,6 +26,7 @@ from quire.engine.client import EngineClient
 from quire.engine.garbage import Sweeper, settle_in
 from quire.server.leaving import AFTER_HANDOVER, Leaving, Patience, quick
 from quire.server.lifecycle import Lifecycle
+from quire.server.protocol import Bounds
 from quire.server.serve import uvicorn_config
 
 INTERRUPTED = 130
@@ -40,6 +41,7 @@ class Stay:
     patience: Patience
     handover: Handover
     is_inherited: bool = False
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 class Server(uvicorn.Server):
@@ -109,7 +111,7 @@ async def listen(
     tls: SSLContext | None = None,
 ) -> int:
     """Answer requests until SIGINT (exit code 130), SIGTERM or a successor (0)."""
-    server = Server(uvicorn_config(app, tls=tls), on_listening, stay)
+    server = Server(uvicorn_config(app, tls=tls, bounds=stay.bounds), on_listening, stay)
     here = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         here.add_signal_handler(number, server.stop, number)

@@ -188,6 +188,22 @@ def replay(
 
 
 @app.command()
+@with_settings(engine=EngineSettings, server=ServerSettings)
+def limits(
+    model: Model = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
+    *,
+    engine: EngineSettings,
+    server: ServerSettings,
+) -> None:
+    """Print every limit that a server with these options would hold requests, connections and files to."""
+    from quire.cli.limits import show
+
+    show(model, revision, engine, server, as_json)
+
+
+@app.command()
 @with_settings(engine=EngineSettings)
 def doctor(model: Model = None, revision: Revision = None, as_json: AsJson = False, *, engine: EngineSettings) -> None:
     """Show the plan, the kernels chosen and why, memory by part, versions; and check that a model answers."""

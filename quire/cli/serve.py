@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from quire import __version__
 from quire.cli import exposure
+from quire.cli.descriptors import room_for
 from quire.cli.listener import open_listener
 from quire.cli.prepare import Prepared, describe, prepare
 from quire.cli.progress import LoadingBar
@@ -36,6 +37,7 @@ from quire.tenancy.keys import KeyRing, warnings
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
+    from quire.server.protocol import Bounds
     from quire.server.service import Service
 
     Built = tuple[Service, Starlette]
@@ -107,7 +109,8 @@ async def _serve(
 
         patience = Patience(settings.drain_grace, settings.drain_timeout)
         command = [sys.executable, *sys.orig_argv[1:]]
-        stay = Stay(service.lifecycle, patience, Handover(command, prepared.plan, service.log), is_inherited)
+        handover = Handover(command, prepared.plan, service.log)
+        stay = Stay(service.lifecycle, patience, handover, is_inherited, bounds_of(settings))
         try:
             return await listen(app, listener, client, answers, stay, None if tls is None else tls.context)
         finally:
@@ -129,6 +132,16 @@ async def _both(start: Coroutine[Any, Any, Ready], build: Coroutine[Any, Any, Bu
         if error is not None:
             raise error
     return starting.result(), building.result()
+
+
+def bounds_of(settings: ServerSettings) -> Bounds:
+    """How many connections there may be, as far as this process may have so many files open."""
+    from quire.server.protocol import Bounds
+
+    bounds = Bounds(room_for(settings.max_connections), settings.max_connections_per_address)
+    if bounds.num_connections < settings.max_connections:
+        _say(f"WARNING  {bounds.num_connections} connections at most: this process may not have more files open")
+    return bounds
 
 
 def contract_of(settings: ServerSettings) -> Contract:

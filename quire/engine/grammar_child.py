@@ -29,13 +29,13 @@ from quire.engine.grammars import load_matchers
 from quire.engine.messages import FromGrammars, KeepGrammars, Prepare, Prepared
 from quire.engine.wire import Decoder, encode
 from quire.errors import Overloaded, QuireError
+from quire.limits import COMPILE_WAIT_S
 from quire.structured.grammar import Grammar, compile_grammar
 from quire.structured.matchers import Matchers
 from quire.structured.order import MaskOrder
 
 PROCESS_NAME = "quire-grammars"
 READ_BYTES = 2**18
-MAX_WAIT_S = 0.5  # before its trial begins: with the trial's own limit 1.7 s
 LATER = "Try again in some seconds; grammars that are known already are served."
 MAX_TRIALS = 2  # under way; with 4, all but one of them where nobody else computes, steps took 5 to 7 % longer
 MAX_DYING = 8  # forks in all, those included that were ended and have not left yet
@@ -69,7 +69,7 @@ class Keeper:
     def patience_ms(self) -> float | None:
         """How long to wait at most before `go_on` has something to do: to calm a trial, or to send somebody away."""
         times = [trial.calm_at if trial.eager else trial.end_at for trial in self._living]
-        times += [questions[0][0] + MAX_WAIT_S for questions in self._waiting.values()]
+        times += [questions[0][0] + COMPILE_WAIT_S for questions in self._waiting.values()]
         return max(0.0, 1e3 * (min(times) - time.monotonic())) if times else None
 
     def take(self, message: object) -> None:
@@ -143,7 +143,7 @@ class Keeper:
 
     def _send_away(self) -> None:
         """Those who have waited too long."""
-        latest = time.monotonic() - MAX_WAIT_S
+        latest = time.monotonic() - COMPILE_WAIT_S
         for owner, questions in list(self._waiting.items()):
             while questions and questions[0][0] <= latest:
                 _, message = questions.popleft()

@@ -5,7 +5,8 @@ Knows: owners, seconds. Does not know: grammars, clocks (time is an argument).
 
 from __future__ import annotations
 
-MOST_S = 0.25
+from quire.limits import OWNER_COMPILE_S
+
 REFILL = 0.03  # seconds a second
 
 
@@ -17,11 +18,11 @@ class Credit:
 
     def left_s(self, owner: str, now: float) -> float:
         """Seconds left; negative where more was taken than there was."""
-        left, then = self._purses.get(owner, (MOST_S, now))
-        return min(MOST_S, left + REFILL * (now - then))
+        left, then = self._purses.get(owner, (OWNER_COMPILE_S, now))
+        return min(OWNER_COMPILE_S, left + REFILL * (now - then))
 
     def spend(self, owner: str, seconds: float, now: float) -> None:
         """Take `seconds` out; full purses are forgotten."""
         self._purses[owner] = (self.left_s(owner, now) - seconds, now)
-        for other in [name for name in self._purses if self.left_s(name, now) >= MOST_S]:
+        for other in [name for name in self._purses if self.left_s(name, now) >= OWNER_COMPILE_S]:
             del self._purses[other]

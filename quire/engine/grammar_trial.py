@@ -14,13 +14,11 @@ from typing import NoReturn
 
 from quire.engine.messages import Prepare
 from quire.errors import QuireError, RequestError
+from quire.limits import COMPILE_BYTES, COMPILE_CPU_S, COMPILE_WALL_S
 from quire.structured.grammar import compile_grammar
 from quire.structured.vocabulary import Vocabulary
 
-CPU_S = 0.08  # of processor time; of 2,757 real schemas the slowest takes 0.01
 EAGER_S = 0.015  # then it runs only where nobody else wants to
-WALL_S = 1.2
-MORE_BYTES = 2**28  # of memory, beside what the vocabulary takes
 MAX_ANSWER = 4096
 PAGE_BYTES = resource.getpagesize()
 
@@ -35,7 +33,7 @@ class Trial:
 
     def __init__(self, question: Prepare, vocabulary: Vocabulary, now: float) -> None:
         self.question = question
-        self.calm_at, self.end_at = now + EAGER_S, now + WALL_S
+        self.calm_at, self.end_at = now + EAGER_S, now + COMPILE_WALL_S
         self.is_given_up = False
         self.eager = True
         self.is_lasting = True
@@ -98,11 +96,11 @@ def _compile_and_leave(text: str, vocabulary: Vocabulary, write_fd: int) -> NoRe
 def _bound() -> None:
     for number in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(number, signal.SIG_DFL)  # ends the process wherever it is, native code included
-    signal.setitimer(signal.ITIMER_PROF, CPU_S)
-    signal.setitimer(signal.ITIMER_REAL, 2 * WALL_S)  # it is given up long before
+    signal.setitimer(signal.ITIMER_PROF, COMPILE_CPU_S)
+    signal.setitimer(signal.ITIMER_REAL, 2 * COMPILE_WALL_S)  # it is given up long before
     with open("/proc/self/statm", encoding="ascii") as file:
         now_bytes = int(file.read().split()[0]) * PAGE_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (now_bytes + MORE_BYTES, now_bytes + MORE_BYTES))
+    resource.setrlimit(resource.RLIMIT_AS, (now_bytes + COMPILE_BYTES, now_bytes + COMPILE_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)  # what a dying compiler prints is told by how it ends
@@ -110,8 +108,8 @@ def _bound() -> None:
 
 def _ended_by(number: int) -> RequestError:
     reasons = {
-        signal.SIGPROF: f"takes more than {CPU_S} s of processor time to compile",
-        signal.SIGALRM: f"is not compiled within {WALL_S} s",
+        signal.SIGPROF: f"takes more than {COMPILE_CPU_S} s of processor time to compile",
+        signal.SIGALRM: f"is not compiled within {COMPILE_WALL_S} s",
         signal.SIGABRT: "takes too much memory to compile",
     }
     reason = reasons.get(signal.Signals(number), "brings its compiler down")

@@ -1,4 +1,4 @@
-"""Who may come in, from where, and with how much: keys, browser origins, the size of a body.
+"""Who may come in, from where, and with how much: keys, browser origins, the size of a body, and of all together.
 
 Knows: headers and bytes. Does not know: routes (but those of health, which are open), JSON, models. Never reads Host.
 """
@@ -14,13 +14,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quire.errors import BodyTooLarge, RequestError, Unauthorized
+from quire.errors import BodiesFull, BodyTooLarge, TooSlow, Unauthorized
+from quire.limits import BODY_TIMEOUT_S
 from quire.server.terms import SCOPE_KEY
 from quire.tenancy.keys import Key, KeyRing
 
 OPEN_PATHS = ("/health", "/livez", "/readyz", "/startupz")
 OPEN_METHODS = ("GET", "HEAD")
-BODY_TIMEOUT_S = 60.0
 
 
 class RequireKey:
@@ -81,10 +81,12 @@ def _keys(scope: Scope) -> list[bytes]:
 
 
 class BodyLimit:
-    """ASGI: refuses a body over `max_bytes`, by its declared length or while it is read; a slow one times out."""
+    """ASGI: refuses a body over `max_bytes`, by its declared length or while it is read, and with 429 one that would
+    bring what all requests hold over `max_all_bytes`; a slow one times out."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: ASGIApp, max_bytes: int, max_all_bytes: int) -> None:
+        self._app, self._max_bytes, self._max_all_bytes = app, max_bytes, max_all_bytes
+        self._num_all_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on with a `receive` that counts."""
@@ -97,11 +99,26 @@ class BodyLimit:
         async def counted() -> Message:
             nonlocal num_bytes
             message = await receive()
-            num_bytes += len(message.get("body", b""))
+            num_new = len(message.get("body", b""))
+            num_bytes += num_new
+            self._num_all_bytes += num_new
             self._check(num_bytes)
+            self._check_all()
             return message
 
-        await self._app(scope, counted, send)
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._num_all_bytes -= num_bytes
+
+    def _check_all(self) -> None:
+        if self._num_all_bytes > self._max_all_bytes:
+            raise BodiesFull(
+                "the bodies of all requests together are too large",
+                got=f"{self._num_all_bytes} bytes",
+                allowed=f"{self._max_all_bytes} bytes",
+                hint="Try again later.",
+            )
 
     def _check(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
@@ -116,7 +133,7 @@ def _declared_bytes(scope: Scope) -> int:
 
 
 async def read_body(receive: Receive) -> bytes:
-    """All bytes of the body. Raises `RequestError` if they do not come in time, `ClientDisconnect` if it leaves."""
+    """All bytes of the body. Raises `TooSlow` if they do not come in time, `ClientDisconnect` if it leaves."""
     parts: list[bytes] = []
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
@@ -128,7 +145,7 @@ async def read_body(receive: Receive) -> bytes:
                 if not message.get("more_body", False):
                     return b"".join(parts)
     except TimeoutError:
-        raise RequestError("the body did not come in time", allowed=f"{BODY_TIMEOUT_S:.0f} s") from None
+        raise TooSlow("the body did not come in time", allowed=f"{BODY_TIMEOUT_S:g} s") from None
 
 
 def allow_origins(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:

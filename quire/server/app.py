@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from quire.limits import max_bodies_bytes
 from quire.server import health, openapi, routes
 from quire.server.access import BodyLimit, RequireKey, allow_origins
 from quire.server.failures import Guard
@@ -69,7 +70,7 @@ def _layers(service: Service) -> list[Middleware]:
     layers.append(Middleware(Guard))
     if settings.api_key is not None or service.keys is not None:
         layers.append(Middleware(RequireKey, key=settings.api_key, ring=service.keys))
-    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes))
+    layers.append(Middleware(BodyLimit, max_bytes=settings.max_body_bytes, max_all_bytes=max_bodies_bytes(settings)))
     return layers
 
 

@@ -9,25 +9,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from quire.beams import MAX_LENGTH_PENALTY
-from quire.request import MAX_PRIORITY
-from quire.sampling_params import (
+from quire.limits import (
     MAX_ALLOWED_TOKEN_IDS,
     MAX_BAD_WORD_CHARACTERS,
     MAX_BAD_WORDS,
+    MAX_DESCRIPTION_CHARACTERS,
+    MAX_ID_CHARACTERS,
     MAX_LOGIT_BIAS,
     MAX_LOGPROBS,
+    MAX_MESSAGES,
     MAX_N,
+    MAX_PARTS,
     MAX_PATTERN_COUNT,
     MAX_PATTERN_SIZE,
-    MAX_SEED,
+    MAX_PROMPTS,
+    MAX_SALT_CHARACTERS,
     MAX_STOP_CHARACTERS,
+    MAX_STOP_TOKEN_IDS,
     MAX_STOPS,
+    MAX_THINKING_TOKENS,
+    MAX_TOOL_CALLS,
+    MAX_TOOLS,
+    MAX_USER_CHARACTERS,
 )
+from quire.request import MAX_PRIORITY
+from quire.sampling_params import MAX_SEED
 from quire.server import fields, schema
-from quire.server.calling import MAX_DESCRIPTION_CHARACTERS, MAX_TOOLS, NAME
+from quire.server.calling import NAME
 from quire.server.forms import RESPONSE_FORMATS
 from quire.server.messages import FIELDS
-from quire.server.prompts import MAX_PROMPTS
 
 Schema = dict[str, Any]
 MAX_INTEGER = 2**31 - 1
@@ -58,14 +68,14 @@ RANGES: Mapping[str, Schema] = {
     "top_logprobs": {"minimum": 0, "maximum": MAX_LOGPROBS},
     "prompt_logprobs": {"minimum": 0, "maximum": MAX_LOGPROBS},
     "truncate_prompt_tokens": {"minimum": -1, "maximum": MAX_INTEGER, "not": {"const": 0}},
-    "thinking_token_budget": {"minimum": 0, "maximum": MAX_INTEGER},
+    "thinking_token_budget": {"minimum": 0, "maximum": MAX_THINKING_TOKENS},
     "max_pattern_size": {"minimum": 0, "maximum": MAX_PATTERN_SIZE},
     "min_pattern_size": {"minimum": 0, "maximum": MAX_PATTERN_SIZE},
     "min_count": {"minimum": 0, "maximum": MAX_PATTERN_COUNT},
-    "cache_salt": {"minLength": 1, "maxLength": schema.MAX_SALT_CHARACTERS},
-    "user": {"maxLength": schema.MAX_USER_CHARACTERS},
+    "cache_salt": {"minLength": 1, "maxLength": MAX_SALT_CHARACTERS},
+    "user": {"maxLength": MAX_USER_CHARACTERS},
     "tools": {"maxItems": MAX_TOOLS},
-    "messages": {"minItems": 1},
+    "messages": {"minItems": 1, "maxItems": MAX_MESSAGES},
 }
 
 
@@ -124,7 +134,7 @@ def _own(body: type[schema.Body]) -> dict[str, Schema]:
     own: dict[str, Schema] = {
         "stop": {"anyOf": [_texts(1, MAX_STOP_CHARACTERS)["items"], _texts(MAX_STOPS, MAX_STOP_CHARACTERS)]},
         "bad_words": _texts(MAX_BAD_WORDS, MAX_BAD_WORD_CHARACTERS),
-        "stop_token_ids": ids,
+        "stop_token_ids": {**ids, "maxItems": MAX_STOP_TOKEN_IDS},
         "allowed_token_ids": {**ids, "minItems": 1, "maxItems": MAX_ALLOWED_TOKEN_IDS},
         "logit_bias": {
             "type": "object",
@@ -182,17 +192,20 @@ def _messages() -> dict[str, Schema]:
     """One schema a role: they take different fields."""
     text: Schema = {"type": "string"}
     part = _object({"type": {"const": "text"}, "text": text}, ("type", "text"))
+    short: Schema = {"type": "string", "maxLength": MAX_ID_CHARACTERS}
     call = _object(
         {
-            "id": text,
+            "id": short,
             "type": {"const": "function"},
             "function": _object({"name": text, "arguments": {**text, "description": "JSON text."}}, ("name",)),
         },
         ("function",),
     )
     kinds: dict[str, Schema] = {
-        "content": {"anyOf": [text, {"type": "array", "minItems": 1, "items": ref("TextPart")}]},
-        "tool_calls": {"type": "array", "items": ref("MessageCall")},
+        "content": {"anyOf": [text, {"type": "array", "minItems": 1, "maxItems": MAX_PARTS, "items": ref("TextPart")}]},
+        "tool_calls": {"type": "array", "maxItems": MAX_TOOL_CALLS, "items": ref("MessageCall")},
+        "name": short,
+        "tool_call_id": short,
     }
     roles = []
     for role, names in FIELDS.items():

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from quire.errors import RequestError, UnsupportedField
+from quire.limits import MAX_DESCRIPTION_CHARACTERS, MAX_TOOL_NAME_CHARACTERS, MAX_TOOLS
 from quire.server import fields
 from quire.text.formats.grammar import Tool
 
-MAX_TOOLS = 128
-MAX_DESCRIPTION_CHARACTERS = 16_384
-NAME = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
+NAME = re.compile(rf"[A-Za-z0-9_.\-]{{1,{MAX_TOOL_NAME_CHARACTERS}}}")
 CHOICES = 'none, auto, required, or {"type": "function", "function": {"name": ...}}'
 
 Choice = Literal["none", "auto", "required"]
@@ -39,9 +38,9 @@ def read_calling(
 
     With "none" the model is not shown the tools at all.
     """
+    if tools is not None and len(tools) > MAX_TOOLS:
+        raise RequestError("too many tools", got=len(tools), allowed=f"at most {MAX_TOOLS}", param="tools")
     shown = tuple([_tool(tool, f"tools[{index}]", warn) for index, tool in enumerate(tools or ())])
-    if len(shown) > MAX_TOOLS:
-        raise RequestError("too many tools", got=len(shown), allowed=f"at most {MAX_TOOLS}", param="tools")
     read = tuple([_read(tool["function"]) for tool in shown])
     names = [tool.name for tool in read]
     if len(set(names)) < len(names):
@@ -76,7 +75,7 @@ def _tool(tool: object, where: str, warn: bool) -> dict[str, Any]:
 def _check(function: Mapping[str, object], where: str) -> None:
     name, description = function.get("name"), function.get("description", "")
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        allowed = "1 to 64 letters, digits, _, - or ."
+        allowed = f"1 to {MAX_TOOL_NAME_CHARACTERS} letters, digits, _, - or ."
         raise RequestError("a tool's name is not usable", got=name, allowed=allowed, param=f"{where}.name")
     if not isinstance(description, str) or len(description) > MAX_DESCRIPTION_CHARACTERS:
         allowed = f"a string of at most {MAX_DESCRIPTION_CHARACTERS} characters"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from quire.errors import Overloaded
+from quire.errors import KeyBusy, Overloaded
 
 
 @dataclass(slots=True)
@@ -52,8 +52,16 @@ class Visit:
     num: int = 0
     tenant: str = ""
 
-    def ask(self, num: int, limit: int, tenant: str = "") -> None:
-        """Let `num` more of `tenant` in, or raise `Overloaded` if more than `limit` would be inside."""
+    def ask(self, num: int, limit: int, tenant: str = "", most: int | None = None) -> None:
+        """Let `num` more of `tenant` in, or raise `Overloaded` if more than `limit` would be inside, and `KeyBusy` if
+        more than `most` of the tenant's own."""
+        if most is not None and self.door.by_tenant[tenant] + num > most:
+            raise KeyBusy(
+                "this key has as many requests under way as it may",
+                got=f"{self.door.by_tenant[tenant]} inside, {num} more",
+                allowed=f"{most} at once",
+                hint="Wait for one of them to end.",
+            )
         if not self.door.has_room(num, limit, tenant):
             raise Overloaded(
                 "too many requests are waiting",

@@ -26,6 +26,7 @@ from quire.errors import (
     RouteNotFound,
     ServiceError,
     ShuttingDown,
+    TooManyConnections,
     Unauthorized,
 )
 from quire.observe import log
@@ -55,7 +56,7 @@ def headers(error: QuireError) -> dict[str, str]:
         return {"x-should-retry": "false"}  # OpenAI's clients would send it again, twice, for any 500
     if isinstance(error, Unauthorized):
         return {"www-authenticate": "Bearer"}
-    if isinstance(error, ShuttingDown):
+    if isinstance(error, (ShuttingDown, TooManyConnections)):
         return {"retry-after": str(math.ceil(error.retry_after_s)), "connection": "close"}
     if isinstance(error, BodyTooLarge):
         return {"connection": "close"}

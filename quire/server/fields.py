@@ -19,10 +19,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from quire.errors import RequestError, UnknownField, UnsupportedField
+from quire.limits import MAX_NAME_CHARACTERS
 from quire.observe import log
 
 PART = "server"
-MAX_NAME_CHARACTERS = 64
+MAX_WARNINGS = 16  # of one object; what else it holds that nobody knows is not worth a line of the log
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def implemented(
     """
     known = frozenset(names)
     kept: dict[str, object] = {}
+    num_unknown = 0
     for name, value in values.items():
         if value is None or name in inert:
             continue
@@ -156,7 +158,8 @@ def implemented(
             kept[name] = value
         elif name in guarded:
             _check_guarded(where + name, value, guarded[name])
-        else:
+        elif num_unknown < MAX_WARNINGS:
+            num_unknown += 1
             _unknown(name, where, known | guarded.keys() | inert, warn)
     return kept
 

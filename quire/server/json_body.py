@@ -1,4 +1,5 @@
-"""Bytes to a JSON object, strictly: UTF-8, finite numbers, no key twice, bounded nesting, no lone surrogates.
+"""Bytes to a JSON object, strictly: UTF-8, finite numbers, no key twice, bounded nesting and number of values, no lone
+surrogates.
 
 Knows: JSON. Does not know: which fields there are.
 """
@@ -11,8 +12,8 @@ import re
 from collections.abc import Iterator
 
 from quire.errors import RequestError
+from quire.limits import MAX_DIGITS, MAX_JSON_DEPTH, MAX_JSON_VALUES
 
-MAX_DEPTH = 64
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}")
 
@@ -26,6 +27,7 @@ def parse_object(data: bytes) -> dict[str, object]:
 
 
 def _parse(data: bytes) -> object:
+    _check_count(data)
     constants: list[str] = []
 
     def constant(name: str) -> float:
@@ -42,10 +44,24 @@ def _parse(data: bytes) -> object:
     except RecursionError:
         raise _too_deep(None) from None
     except ValueError:
-        raise RequestError("the body holds a number with too many digits") from None
+        raise RequestError("the body holds a number with too many digits", allowed=f"{MAX_DIGITS} digits") from None
     if constants or _needs_look(data):
         check_values(value)
     return value
+
+
+def _check_count(data: bytes) -> None:
+    """Refuse too many values before any is built. Commas and brackets count them; only where there are many of these
+    is it looked which of them stand in strings."""
+    if _num_marks(data) < MAX_JSON_VALUES:
+        return
+    pieces = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
+    if (num_values := 1 + sum([_num_marks(piece) for piece in pieces[::2]])) > MAX_JSON_VALUES:
+        raise RequestError("the body holds too many values", got=num_values, allowed=f"{MAX_JSON_VALUES} values")
+
+
+def _num_marks(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -60,19 +76,19 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _needs_look(data: bytes) -> bool:
     """Whether anything in `data` could be what `check_values` refuses; a long list of ids is not walked for nothing."""
     return (
-        data.count(b"[") + data.count(b"{") > MAX_DEPTH
+        data.count(b"[") + data.count(b"{") > MAX_JSON_DEPTH
         or _SURROGATE.search(data) is not None
         or _HUGE.search(data) is not None
     )
 
 
 def check_values(value: object, name: str = "") -> None:
-    """Walk `value`: refuse lone surrogates, numbers that are not finite, and nesting deeper than `MAX_DEPTH`."""
+    """Walk `value`: refuse lone surrogates, numbers that are not finite, and nesting deeper than `MAX_JSON_DEPTH`."""
     waiting: list[tuple[object, str, int]] = [(value, name, 1)]
     while waiting:
         item, path, depth = waiting.pop()
         if isinstance(item, (dict, list)):
-            if depth > MAX_DEPTH:
+            if depth > MAX_JSON_DEPTH:
                 raise _too_deep(path)
             waiting.extend((inner, inner_path, depth + 1) for inner, inner_path in _items(item, path))
         elif isinstance(item, str):
@@ -108,4 +124,4 @@ def _check_text(text: str, path: str) -> None:
 
 def _too_deep(path: str | None) -> RequestError:
     param = path.split("[")[0].split(".")[0] or None if path else None
-    return RequestError("the JSON is nested too deeply", allowed=f"{MAX_DEPTH} levels", param=param)
+    return RequestError("the JSON is nested too deeply", allowed=f"{MAX_JSON_DEPTH} levels", param=param)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from quire.errors import RequestError, UnsupportedField
+from quire.limits import MAX_ID_CHARACTERS, MAX_MESSAGES, MAX_PARTS, MAX_TOOL_CALLS
 from quire.server import fields
 from quire.text.messages import parse_arguments
 
@@ -27,6 +28,7 @@ def read_messages(messages: Sequence[Mapping[str, object]], warn: bool = False) 
     """Checked copies, tool arguments parsed. Raises `RequestError` naming the place (`messages[2].content[0].type`)."""
     if not messages:
         raise RequestError("messages is empty", allowed="at least one message", param="messages")
+    _few(messages, MAX_MESSAGES, "messages", "messages")
     return parse_arguments([_message(message, f"messages[{index}]", warn) for index, message in enumerate(messages)])
 
 
@@ -44,8 +46,10 @@ def _message(message: Mapping[str, object], where: str, warn: bool) -> dict[str,
         where=f"{where}.",
         warn=warn,
     )
-    for name in ("name", "tool_call_id", "reasoning_content", "reasoning"):
+    for name in ("reasoning_content", "reasoning"):
         _text(kept.get(name, ""), f"{where}.{name}")
+    for name in ("name", "tool_call_id"):
+        _id(kept.get(name, ""), f"{where}.{name}")
     if "tool_calls" in kept:
         kept["tool_calls"] = _tool_calls(kept["tool_calls"], f"{where}.tool_calls")
     if "content" not in kept and "tool_calls" not in kept:
@@ -64,6 +68,7 @@ def _content(content: object, where: str, warn: bool) -> object:
         return content
     if not isinstance(content, list) or not content:
         raise RequestError("content is neither text nor a list of parts", got=content, param=where)
+    _few(content, MAX_PARTS, "content parts", where)
     return [_part(part, f"{where}[{index}]", warn) for index, part in enumerate(content)]
 
 
@@ -89,6 +94,7 @@ def _part(part: object, where: str, warn: bool) -> dict[str, object]:
 def _tool_calls(calls: object, where: str) -> list[dict[str, object]]:
     if not isinstance(calls, list):
         raise RequestError("tool_calls is not a list", got=calls, param=where)
+    _few(calls, MAX_TOOL_CALLS, "tool calls", where)
     return [_tool_call(call, f"{where}[{index}]") for index, call in enumerate(calls)]
 
 
@@ -101,7 +107,7 @@ def _tool_call(call: object, where: str) -> dict[str, object]:
         raise UnsupportedField(
             "this kind of tool call is not implemented", got=kept["type"], allowed="function", param=f"{where}.type"
         )
-    _text(kept.get("id", ""), f"{where}.id")
+    _id(kept.get("id", ""), f"{where}.id")
     function = kept.get("function")
     if not isinstance(function, dict):
         raise RequestError("a tool call has no function", got=function, param=f"{where}.function")
@@ -109,6 +115,18 @@ def _tool_call(call: object, where: str) -> dict[str, object]:
     _text(inner.get("name"), f"{where}.function.name")
     _text(inner.setdefault("arguments", "{}"), f"{where}.function.arguments")
     return {**kept, "type": "function", "function": inner}
+
+
+def _few(items: Sequence[object], most: int, what: str, where: str) -> None:
+    if len(items) > most:
+        raise RequestError(f"too many {what}", got=len(items), allowed=f"at most {most}", param=where)
+
+
+def _id(value: object, where: str) -> None:
+    _text(value, where)
+    if isinstance(value, str) and len(value) > MAX_ID_CHARACTERS:
+        allowed = f"at most {MAX_ID_CHARACTERS} characters"
+        raise RequestError("a name or id is too long", got=f"{len(value)} characters", allowed=allowed, param=where)
 
 
 def _text(value: object, where: str) -> None:

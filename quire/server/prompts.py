@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from quire.errors import ContextLengthExceeded, RequestError
+from quire.limits import MAX_PROMPTS
 from quire.server.calling import Calling
 from quire.server.messages import read_messages
 from quire.server.schema import ChatFields
 from quire.server.service import ASIDE_CHARACTERS, Service
 
-MAX_PROMPTS = 256
 TOOL_CHARACTERS = 512  # a tool's schema, roughly
 MESSAGE_CHARACTERS = 64  # what reading a message costs besides its text, in characters of it
 

@@ -16,6 +16,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quire.events import RequestStats
+from quire.limits import MAX_REQUEST_ID_CHARACTERS
 from quire.observe import log
 from quire.observe.metrics import Metrics
 from quire.server.lifecycle import Lifecycle
@@ -25,7 +26,7 @@ KEY = "quire.record"
 QUIET = ("/health", "/livez", "/readyz", "/startupz", "/metrics")  # what is asked for all the time
 NO_ROUTE = "other"
 CLIENT_GONE_STATUS = 499  # nobody reads it; the log's usual figure for a client that left before the answer began
-_ID = re.compile(r"[A-Za-z0-9._:\-]{1,128}")
+_ID = re.compile(rf"[A-Za-z0-9._:\-]{{1,{MAX_REQUEST_ID_CHARACTERS}}}")
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from quire.errors import Overloaded
+from quire.limits import SEND_TIMEOUT_S
 from quire.server import failures
 from quire.server.chunks import Writer, writer
 from quire.server.door import Visit
@@ -31,7 +32,6 @@ from quire.server.shapes import DONE, Chunk, Usage, encode, event
 from quire.server.stream import Progress, open_progress, pieces
 from quire.server.translate import Job
 
-SEND_TIMEOUT_S = 120.0
 SEED_HEADER = "x-quire-seed"
 MAX_SEEDS = 64  # of a job of more prompts none are told: a header has its limits
 SSE_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]

@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from quire.errors import InvalidSetting
+from quire.limits import MAX_PENDING_ENTRIES
 from quire.observe import log
 from quire.server.logged import LoggedJob, encode
 
 OWNER_ONLY = 0o600
-MAX_PENDING = 1024  # answers that wait to be written; more are left out when a disk hangs
 
 
 class RequestLog:
@@ -38,7 +38,7 @@ class RequestLog:
 
     def write(self, job: LoggedJob) -> None:
         """Hand one over; never waits for the disk."""
-        if self._num_pending >= MAX_PENDING:
+        if self._num_pending >= MAX_PENDING_ENTRIES:
             self._lose("the disk is too slow")
             return
         self._num_pending += 1

@@ -17,9 +17,6 @@ from quire.errors import RequestError
 from quire.server import fields
 from quire.server.json_body import check_values
 
-MAX_SALT_CHARACTERS = 256
-MAX_USER_CHARACTERS = 1024
-
 
 def _early(value: object) -> object:
     """true is not 1."""

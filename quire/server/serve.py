@@ -10,17 +10,21 @@ from ssl import SSLContext
 import uvicorn
 from starlette.types import ASGIApp
 
-from quire.server.protocol import HttpProtocol
+from quire.limits import KEEP_ALIVE_S
+from quire.server.protocol import Bounds, HttpConfig, HttpProtocol
 
 BACKLOG = 2048
 DRAIN_S = 10  # how long open answers may go on after the order to stop
-KEEP_ALIVE_S = 30
 
 
-def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S, tls: SSLContext | None = None) -> uvicorn.Config:
-    """HTTP by httptools with a bounded head, no websockets, no proxy headers, log lines only through `observe/log`."""
-    config = uvicorn.Config(
+def uvicorn_config(
+    app: ASGIApp, drain_s: int = DRAIN_S, tls: SSLContext | None = None, bounds: Bounds | None = None
+) -> uvicorn.Config:
+    """HTTP by httptools with bounded heads and connections, no websockets, no proxy headers, log lines only through
+    `observe/log`."""
+    config = HttpConfig(
         app,
+        bounds or Bounds(),
         http=HttpProtocol,
         ws="none",
         lifespan="off",
@@ -29,7 +33,7 @@ def uvicorn_config(app: ASGIApp, drain_s: int = DRAIN_S, tls: SSLContext | None 
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=round(KEEP_ALIVE_S),
         timeout_graceful_shutdown=drain_s,
     )
     config.load()

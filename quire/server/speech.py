@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quire.errors import RequestError, UnsupportedField
+from quire.limits import MAX_THINKING_TOKENS
 from quire.server.calling import Calling
 from quire.text.formats.detect import Detected, detect
 from quire.text.formats.dialect import Format
@@ -22,7 +23,6 @@ from quire.text.tokenizer import Tokenizer
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 LEVELS: Mapping[str, str] = {"none": "low", "minimal": "low", "xhigh": "high"}  # what templates know: low to high
 SWITCHES = ("enable_thinking", "thinking")
-MAX_BUDGET = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +98,15 @@ class Spoken:
         stands alone where all of the answer is content."""
         form = self.detected.form
         in_thought = starts_in_thought(form, prompt)
-        if budget is not None and (not form.has_reasoning or self.close is None):
-            raise UnsupportedField("this model's reasoning cannot be limited", param="thinking_token_budget")
-        if budget is not None and not 0 <= budget <= MAX_BUDGET:
+        if budget is not None and not 0 <= budget <= MAX_THINKING_TOKENS:
             raise RequestError(
                 "thinking_token_budget is out of range",
                 got=budget,
-                allowed=f"0 to {MAX_BUDGET}",
+                allowed=f"0 to {MAX_THINKING_TOKENS}",
                 param="thinking_token_budget",
             )
+        if budget is not None and (not form.has_reasoning or self.close is None):
+            raise UnsupportedField("this model's reasoning cannot be limited", param="thinking_token_budget")
         required: Literal["required", "auto"] = "required" if calling.choice == "required" else "auto"
         is_plain = not form.has_reasoning and not calling.tools
         asked = Asked(calling.tools, required, calling.is_many, budget, None if is_plain else content)

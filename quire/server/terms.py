@@ -33,6 +33,12 @@ class Terms:
         """Share beside other tenants."""
         return 1.0 if self.key is None else self.key.weight
 
+    def most_inside(self, default: int) -> int | None:
+        """Requests that the key may have under way at once; None for no bound, and where keys have no names."""
+        if self.key is None:
+            return None
+        return self.key.max_concurrent or default or None
+
     @property
     def least_priority(self) -> int:
         """The soonest that it may ask for."""

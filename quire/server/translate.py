@@ -12,7 +12,8 @@ from typing import Literal
 from msgspec import UNSET, UnsetType
 
 from quire.errors import ContextLengthExceeded, QuireError, RequestError, UnsupportedField
-from quire.request import MAX_LOGPROBS, MAX_PRIORITY, Request, SamplingParams
+from quire.limits import MAX_CHOICES, MAX_LOGPROBS, MAX_N, MAX_SALT_CHARACTERS, MAX_USER_CHARACTERS
+from quire.request import MAX_PRIORITY, Request, SamplingParams
 from quire.server import fields
 from quire.server.calling import read_calling
 from quire.server.door import Visit
@@ -20,8 +21,6 @@ from quire.server.forms import form_of_answer
 from quire.server.held import Held, cut, held_to, repetition
 from quire.server.prompts import Prompt, check_ids, encode_chat, encode_prompt, split_prompts
 from quire.server.schema import (
-    MAX_SALT_CHARACTERS,
-    MAX_USER_CHARACTERS,
     ChatBody,
     CompletionBody,
     GenerationBody,
@@ -33,7 +32,6 @@ from quire.server.several import beams_of, sampled, width_of
 from quire.server.speech import Speech
 from quire.server.terms import Terms
 
-MAX_CHOICES = 1024
 COMPLETION_TOKENS = 16  # OpenAI's default for completions
 
 
@@ -84,7 +82,7 @@ async def chat_job(service: Service, body: ChatBody, visit: Visit, terms: Terms)
     calling = read_calling(
         body.tools, body.tool_choice, body.parallel_tool_calls, service.settings.unknown_fields == "warn"
     )
-    visit.ask(1, service.max_inside, terms.tenant(body.user))
+    _enter(service, visit, 1, body, terms)
     prompt = await encode_chat(service, body, calling, must_fit=body.truncate_prompt_tokens is None)
     content = await form_of_answer(service, body)
     speech = service.spoken.speech(
@@ -115,7 +113,7 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
             "too many answers", got=f"{len(prompts)} prompts, n={width}", allowed=f"{MAX_CHOICES} together", param="n"
         )
     params = _sampling(service, body, body.logprobs)
-    visit.ask(len(prompts), service.max_inside, terms.tenant(body.user))
+    _enter(service, visit, len(prompts), body, terms)
     must_fit = body.truncate_prompt_tokens is None
     whole = [await encode_prompt(service, prompt, body.add_special_tokens, must_fit) for prompt in prompts]
     encoded = [cut(service, prompt, params, body.max_tokens or COMPLETION_TOKENS) for prompt in whole]
@@ -128,6 +126,12 @@ async def completion_job(service: Service, body: CompletionBody, visit: Visit, t
     echoes = tuple(_echo(service, prompt, body) for prompt in encoded) if body.echo else None
     plan = replace(plan, num_top=body.logprobs, echoes=echoes, prompt_only=prompt_only)
     return Job(tuple(requests), plan, tuple(prompt.text for prompt in encoded))
+
+
+def _enter(service: Service, visit: Visit, num: int, body: GenerationBody, terms: Terms) -> None:
+    """Ask at the door for `num` requests. Raises `Overloaded`."""
+    most = terms.most_inside(service.settings.max_concurrent_per_key)
+    visit.ask(num, service.max_inside, terms.tenant(body.user), most)
 
 
 def _completion(
@@ -257,9 +261,9 @@ def _request(
             hint=f"Lower {max_tokens_name} or shorten the prompt.",
             param=max_tokens_name,
         )
-    beams = beams_of(body, terms.deadline_s)
     width = width_of(body)
     _check_width(service, width, "n" if width == body.n else "best_of")
+    beams = beams_of(body, terms.deadline_s)
     if beams is None:
         params = sampled(params, width)
     seeded = params if params.seed is not None else replace(params, seed=service.seed())
@@ -283,11 +287,12 @@ def _request(
 
 
 def _check_width(service: Service, width: int, param: str) -> None:
-    if width > service.plan.max_num_seqs:
+    most = min(MAX_N, service.plan.max_num_seqs)
+    if width > most:
         raise RequestError(
             f"{param} is larger than the number of samples that run at once",
             got=width,
-            allowed=f"1 to {service.plan.max_num_seqs}",
+            allowed=f"1 to {most}",
             param=param,
         )
 

@@ -16,6 +16,7 @@ import llguidance
 from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
 
 from quire.errors import RequestError
+from quire.limits import MAX_GRAMMAR_SIZE, MAX_LEXER_STATES
 from quire.structured.source import EBNF
 from quire.structured.vocabulary import Vocabulary
 
@@ -37,8 +38,8 @@ class Limits:
     step_lexer_fuel: int = 200_000
     step_max_items: int = 50_000
     max_items_in_row: int = 2_000
-    max_lexer_states: int = 25_000
-    max_grammar_size: int = 500_000
+    max_lexer_states: int = MAX_LEXER_STATES
+    max_grammar_size: int = MAX_GRAMMAR_SIZE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from quire.errors import RequestError
-
-MAX_DEPTH = 100  # levels of JSON; the compiler itself takes 127
-MAX_VALUES = 50_000
+from quire.limits import MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES
 
 TYPES = ("array", "boolean", "integer", "null", "number", "object", "string")
 FORMATS = frozenset({
@@ -84,10 +82,11 @@ def _check_size(value: object, param: str) -> bool:
     while waiting:
         item, depth = waiting.pop()
         num_values += 1
-        if depth > MAX_DEPTH:
-            raise RequestError("the schema is nested too deeply", allowed=f"{MAX_DEPTH} levels", param=param)
-        if num_values > MAX_VALUES:
-            raise RequestError("the schema is too large", allowed=f"{MAX_VALUES} values", param=param)
+        num_inside = len(item) if isinstance(item, (dict, list)) else 0
+        if depth > MAX_SCHEMA_DEPTH:
+            raise RequestError("the schema is nested too deeply", allowed=f"{MAX_SCHEMA_DEPTH} levels", param=param)
+        if num_values + len(waiting) + num_inside > MAX_SCHEMA_VALUES:
+            raise RequestError("the schema is too large", allowed=f"{MAX_SCHEMA_VALUES} values", param=param)
         if isinstance(item, dict):
             has_ids = has_ids or "$id" in item or "id" in item
             waiting += [(inner, depth + 1) for inner in item.values()]
@@ -97,7 +96,7 @@ def _check_size(value: object, param: str) -> bool:
 
 
 class _Look:
-    """One look through a schema. Recursion is bounded by `MAX_DEPTH`."""
+    """One look through a schema. Recursion is bounded by `MAX_SCHEMA_DEPTH`."""
 
     def __init__(self, param: str, has_ids: bool) -> None:
         self._param, self._has_ids = param, has_ids

@@ -14,12 +14,17 @@ from collections.abc import Collection, Mapping
 
 from quire.errors import RequestError
 from quire.form import StructuredOutputsParams
+from quire.limits import (
+    MAX_CHOICE_TEXTS,
+    MAX_GRAMMAR_BYTES,
+    MAX_REGEX_CHARACTERS,
+    MAX_SCHEMA_DEPTH,
+    MAX_WHITESPACE_CHARACTERS,
+)
 from quire.structured.notation import literal, pattern
 from quire.structured.schema import checked, with_options
 from quire.structured.tags import tags_grammar
 
-MAX_GRAMMAR_BYTES = 2**18
-MAX_CHOICES = 4096
 # A line break may be followed by an indentation; nothing else repeats, so that no answer is lost in white space.
 WHITESPACE = r"( {1,2}|\r?\n[ \t]{0,48})"
 EBNF = "%ebnf\n"
@@ -45,8 +50,8 @@ def whitespace_options(form: StructuredOutputsParams, param: str) -> dict[str, o
         return {"whitespace_flexible": False}
     if form.whitespace_pattern is None:
         return {"whitespace_pattern": WHITESPACE}
-    _text(form.whitespace_pattern, param, "whitespace_pattern")
-    return {"whitespace_pattern": form.whitespace_pattern}
+    asked = _short(form.whitespace_pattern, param, "whitespace_pattern", MAX_WHITESPACE_CHARACTERS)
+    return {"whitespace_pattern": asked}
 
 
 def _grammar(form: StructuredOutputsParams, specials: Collection[str], param: str) -> str:
@@ -57,7 +62,8 @@ def _grammar(form: StructuredOutputsParams, specials: Collection[str], param: st
         case "json_object":
             return _json({"type": "object"}, options, param)
         case "regex":
-            return json.dumps({"grammars": [{"lark_grammar": "start: " + pattern(_text(form.regex, param, "regex"))}]})
+            regex = _short(form.regex, param, "regex", MAX_REGEX_CHARACTERS)
+            return json.dumps({"grammars": [{"lark_grammar": "start: " + pattern(regex)}]})
         case "choice":
             return _choice(form.choice, param)
         case "structural_tag":
@@ -79,7 +85,11 @@ def _loaded(value: object, param: str) -> object:
         raise RequestError("the schema is too large", allowed=f"{MAX_GRAMMAR_BYTES} bytes", param=param)
     try:
         return json.loads(value)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise RequestError(
+            "the schema is nested too deeply", allowed=f"{MAX_SCHEMA_DEPTH} levels", param=param
+        ) from None
+    except ValueError as error:
         raise RequestError("the schema is not valid JSON", got=str(error), param=param) from None
 
 
@@ -89,10 +99,19 @@ def _text(value: object, param: str, what: str) -> str:
     return value
 
 
+def _short(value: object, param: str, what: str, most: int) -> str:
+    text = _text(value, param, what)
+    if len(text) > most:
+        raise RequestError(
+            f"the {what} is too long", got=f"{len(text)} characters", allowed=f"{most} characters", param=param
+        )
+    return text
+
+
 def _choice(choices: object, param: str) -> str:
     listed = list(choices) if isinstance(choices, (list, tuple)) else []
-    if not listed or len(listed) > MAX_CHOICES or not all(isinstance(text, str) and text for text in listed):
+    if not listed or len(listed) > MAX_CHOICE_TEXTS or not all(isinstance(text, str) and text for text in listed):
         raise RequestError(
-            "choice is no list of texts", got=choices, allowed=f"1 to {MAX_CHOICES} texts, none empty", param=param
+            "choice is no list of texts", got=choices, allowed=f"1 to {MAX_CHOICE_TEXTS} texts, none empty", param=param
         )
     return "start: " + " | ".join(literal(text) for text in listed)

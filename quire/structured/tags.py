@@ -9,9 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from quire.errors import RequestError
+from quire.limits import MAX_TAGS
 from quire.structured.notation import json_of, literal
-
-MAX_TAGS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +48,12 @@ def _rules(name: str, tag: Tag, options: Mapping[str, object], specials: Collect
 def _tags(value: object, param: str) -> list[Tag]:
     structures = value.get("structures") if isinstance(value, dict) else None
     triggers = value.get("triggers") if isinstance(value, dict) else None
+    for name, listed in (("structures", structures), ("triggers", triggers)):
+        if isinstance(listed, list) and len(listed) > MAX_TAGS:
+            raise RequestError(f"too many {name}", got=len(listed), allowed=f"at most {MAX_TAGS}", param=param)
     found = [_tag(each, triggers) for each in structures] if isinstance(structures, list) else []
     known = [tag for tag in found if tag is not None]
-    if not 0 < len(known) == len(found) <= MAX_TAGS:
+    if not 0 < len(known) == len(found):
         allowed = (
             '{"triggers": [text, ...], "structures": [{"begin": a trigger and more, "schema": ..., "end": text}, ...]}'
         )
@@ -61,7 +63,7 @@ def _tags(value: object, param: str) -> list[Tag]:
 
 def _tag(value: object, triggers: object) -> Tag | None:
     """None for what is none, or begins with no trigger."""
-    if not isinstance(value, dict) or not isinstance(triggers, list) or len(triggers) > MAX_TAGS:
+    if not isinstance(value, dict) or not isinstance(triggers, list):
         return None
     begin, end = value.get("begin"), value.get("end", "")
     if not isinstance(begin, str) or not isinstance(end, str):

@@ -5,6 +5,7 @@
     weight = 2.0                share of the machine beside others; 1 if absent
     deadline_ms = 2000          of a first token, for requests that name none; none if absent
     priority = -5               the lowest number that its requests may ask for, which is the soonest; 0 if absent
+    max_concurrent = 32         requests that it may have inside at once; --max-concurrent-per-key if absent
 
 TOML because people edit it by hand and comment on it, and because the standard library reads it strictly. The hash is a
 plain SHA-256: keys are drawn with 256 random bits, so there is nothing to guess that a slow hash would protect.
@@ -26,11 +27,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from quire.errors import InvalidSetting
+from quire.limits import MAX_KEY_FILE_BYTES, MAX_KEYS
 from quire.request import MAX_DEADLINE_MS, MAX_PRIORITY, MAX_WEIGHT
 
 OPTION = "--api-keys"
-MAX_FILE_BYTES = 2**20
-MAX_KEYS = 4096  # each is compared with each request's key: under a millisecond
+MAX_CONCURRENT = 2**20
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -44,6 +45,7 @@ class Key:
     weight: float = 1.0
     deadline_ms: float | None = None
     priority: int = 0
+    max_concurrent: int | None = None
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -58,6 +60,11 @@ class Key:
         is_whole = isinstance(self.priority, int) and not isinstance(self.priority, bool)
         if not is_whole or not -MAX_PRIORITY <= self.priority <= MAX_PRIORITY:
             _refuse(f"priority of {self.name} is out of range", self.priority, f"{-MAX_PRIORITY} to {MAX_PRIORITY}")
+        most = self.max_concurrent
+        if most is not None and (
+            isinstance(most, bool) or not isinstance(most, int) or not 1 <= most <= MAX_CONCURRENT
+        ):
+            _refuse(f"max_concurrent of {self.name} is out of range", most, f"1 to {MAX_CONCURRENT}")
 
     def as_toml(self) -> str:
         """The lines that say it in a file, defaults left out."""
@@ -65,6 +72,7 @@ class Key:
         lines += [f"weight = {self.weight:g}"] if self.weight != 1.0 else []
         lines += [f"deadline_ms = {self.deadline_ms:g}"] if self.deadline_ms is not None else []
         lines += [f"priority = {self.priority}"] if self.priority else []
+        lines += [f"max_concurrent = {self.max_concurrent}"] if self.max_concurrent is not None else []
         return "\n".join(lines) + "\n"
 
 
@@ -101,11 +109,12 @@ def hash_of(key: str) -> str:
 def read_keys(path: Path) -> tuple[Key, ...]:
     """The keys in a file. Raises `InvalidSetting` for anything that is not understood whole."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as problem:
         raise InvalidSetting(f"{OPTION} cannot be read", got=problem.strerror, allowed="a TOML file") from problem
-    if len(data) > MAX_FILE_BYTES:
-        _refuse("the file is too large", f"{len(data)} bytes", f"{MAX_FILE_BYTES} bytes")
+    if len(data) > MAX_KEY_FILE_BYTES:
+        _refuse("the file is too large", f"more than {MAX_KEY_FILE_BYTES} bytes", f"{MAX_KEY_FILE_BYTES} bytes")
     try:
         found: dict[str, Any] = tomllib.loads(data.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:

@@ -27,8 +27,8 @@ from jinja2.runtime import Context, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_STEPS = 300_000
-MAX_CHARS = 32 * 1024 * 1024
+from quire.limits import MAX_TEMPLATE_CHARACTERS, MAX_TEMPLATE_STEPS
+
 MAX_ARGUMENT = 100_000
 _WIDE_FORMAT = re.compile(r"%[^a-zA-Z%]*(?:\*|\d{6,})|\{[^{}]*\d{6,}")
 
@@ -44,26 +44,26 @@ class Budget:
         self.num_steps_left = self.num_chars_left = 0
         self.restart()
 
-    def restart(self, num_steps: int = MAX_STEPS) -> None:
+    def restart(self, num_steps: int = MAX_TEMPLATE_STEPS) -> None:
         """A fresh budget for the next rendering."""
-        self.num_steps_left, self.num_chars_left = num_steps, MAX_CHARS
+        self.num_steps_left, self.num_chars_left = num_steps, MAX_TEMPLATE_CHARACTERS
 
     def step(self, num_steps: int = 1) -> None:
         """Pays for loop rounds."""
         self.num_steps_left -= num_steps
         if self.num_steps_left < 0:
-            raise SecurityError("the template takes too many steps")
+            raise SecurityError(f"the template takes more than {MAX_TEMPLATE_STEPS} steps")
 
     def output(self, num_chars: int) -> None:
         """Pays for characters of the result."""
         self.num_chars_left -= num_chars
         if self.num_chars_left < 0:
-            raise SecurityError("the template writes too much")
+            raise SecurityError(f"the template writes more than {MAX_TEMPLATE_CHARACTERS} characters")
 
     def size(self, num_items: int) -> None:
         """Refuses a single value that is larger than any result may be; its making also costs steps."""
-        if num_items > MAX_CHARS:
-            raise SecurityError("the template builds too large a value")
+        if num_items > MAX_TEMPLATE_CHARACTERS:
+            raise SecurityError(f"the template builds a value larger than {MAX_TEMPLATE_CHARACTERS}")
         self.step(num_items // 256)
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import jinja2
 
 from quire.errors import BrokenCheckpoint, InvalidSetting, RequestError
+from quire.limits import MAX_TEMPLATE_STEPS
 from quire.text.folder import read_json, read_special_tokens, read_text
 from quire.text.messages import Message, fit_content, plain, prepare
-from quire.text.sandbox import MAX_STEPS, ChatEnvironment, RaisedByTemplate
+from quire.text.sandbox import ChatEnvironment, RaisedByTemplate
 
 RESERVED = frozenset({"messages", "tools", "documents", "add_generation_prompt"})
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -102,7 +103,7 @@ class ChatTemplate:
         what = "this model has no default chat template" if self._templates else "this model has no chat template"
         raise RequestError(what, got=sorted(self._templates) or None, hint=hint, param="messages")
 
-    def _run(self, template: jinja2.Template, variables: Mapping[str, Any], num_steps: int = MAX_STEPS) -> str:
+    def _run(self, template: jinja2.Template, variables: Mapping[str, Any], num_steps: int = MAX_TEMPLATE_STEPS) -> str:
         """Renders under the budget; whatever a template throws at its input is the request's failure, not ours."""
         budget = self._environment.budget
         pieces = []

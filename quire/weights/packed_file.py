@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 
+from quire.limits import MAX_PACKED_INDEX_BYTES
+
 MAGIC = b"quire-w1"
 PROLOGUE = struct.Struct("<8sQQI36x")
 BODY_BEGIN, ALIGNMENT = 4096, 64
-MAX_INDEX_BYTES = 64 * 2**20
 CHUNK_BYTES = 2 * 2**20  # read and checked at a time; large enough for a huge page, small enough to share among threads
 HUGE_PAGE = 2 * 2**20
 
@@ -84,7 +85,7 @@ def _index(file: int, size: int, identity: Identity) -> dict[str, Entry]:
     if len(raw) < PROLOGUE.size or raw[: len(MAGIC)] != MAGIC:
         raise UnusableFile("it is no file of packed weights")
     _, begin, length, checksum = PROLOGUE.unpack(raw)
-    if not (begin >= BODY_BEGIN and length <= MAX_INDEX_BYTES and begin + length == size):
+    if not (begin >= BODY_BEGIN and length <= MAX_PACKED_INDEX_BYTES and begin + length == size):
         raise UnusableFile("it is truncated or damaged")
     text = os.pread(file, length, begin)
     if len(text) != length or zlib.crc32(text) != checksum:

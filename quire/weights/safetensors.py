@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from quire.errors import BrokenCheckpoint
+from quire.limits import MAX_TENSOR_HEADER_BYTES
 from quire.typed_json import parse_object
 
-MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -89,11 +89,11 @@ def open_tensor_file(path: Path) -> TensorFile:
 
 def _header(data: mmap.mmap, size: int, name: str) -> tuple[bytes, int]:
     (length,) = struct.unpack("<Q", data[:8])
-    if length > MAX_HEADER_BYTES:
+    if length > MAX_TENSOR_HEADER_BYTES:
         raise BrokenCheckpoint(
             f"{name} is not a safetensors file, or it is broken",
             got=f"a header of {length} bytes",
-            allowed=f"at most {MAX_HEADER_BYTES}",
+            allowed=f"at most {MAX_TENSOR_HEADER_BYTES}",
         )
     if 8 + length > size:
         raise BrokenCheckpoint(

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 import quire
-from quire.engine.grammar_credit import MOST_S, REFILL, Credit
+from quire.engine.grammar_credit import REFILL, Credit
 from quire.engine.grammar_process import GONE, ProcessKeeper
-from quire.engine.grammar_trial import CPU_S
 from quire.engine.grammars import Grammars, ThreadKeeper, compile_with
 from quire.errors import Overloaded, QuireError, RequestError
 from quire.form import StructuredOutputsParams
+from quire.limits import COMPILE_CPU_S, OWNER_COMPILE_S
 from quire.model_spec import read_model_spec
 from quire.request import Constraint
 from quire.structured.order import MaskOrder
@@ -121,7 +121,7 @@ def test_what_was_refused_is_not_tried_again(keeper: ProcessKeeper) -> None:
             compile_with(keeper, constraint(f"tries {number}", json=again))
         if "takes more than" in str(refused.value):
             break
-    for _ in range(2 + int(MOST_S / CPU_S)):
+    for _ in range(2 + int(OWNER_COMPILE_S / COMPILE_CPU_S)):
         with pytest.raises(RequestError, match="takes more than"):
             compile_with(keeper, constraint("stubborn", json=again))
 
@@ -185,9 +185,9 @@ def test_an_answer_that_does_not_fit_fails_alone(keeper: ProcessKeeper) -> None:
 
 def test_a_purse_is_spent_and_filled_up() -> None:
     credit = Credit()
-    assert credit.left_s("a", 5.0) == MOST_S
-    credit.spend("a", 2 * MOST_S, 5.0)
-    assert credit.left_s("a", 5.0) == -MOST_S
-    assert credit.left_s("b", 5.0) == MOST_S
-    assert credit.left_s("a", 5.0 + MOST_S / REFILL) == pytest.approx(0.0)
-    assert credit.left_s("a", 5.0 + 10 * MOST_S / REFILL) == MOST_S
+    assert credit.left_s("a", 5.0) == OWNER_COMPILE_S
+    credit.spend("a", 2 * OWNER_COMPILE_S, 5.0)
+    assert credit.left_s("a", 5.0) == -OWNER_COMPILE_S
+    assert credit.left_s("b", 5.0) == OWNER_COMPILE_S
+    assert credit.left_s("a", 5.0 + OWNER_COMPILE_S / REFILL) == pytest.approx(0.0)
+    assert credit.left_s("a", 5.0 + 10 * OWNER_COMPILE_S / REFILL) == OWNER_COMPILE_S

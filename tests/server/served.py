@@ -34,6 +34,7 @@ from quire.receipt import NO_RECEIPT
 from quire.request import Constraint
 from quire.runner.fake import FakeRunner
 from quire.server.app import create_app
+from quire.server.protocol import Bounds
 from quire.server.request_log import RequestLog
 from quire.server.serve import uvicorn_config
 from quire.server.service import Service
@@ -170,6 +171,7 @@ class Served:
         )
         self.app: Starlette = create_app(self.service)
         self.do(self.client.start())
+        self._bounds = Bounds(given.max_connections, given.max_connections_per_address)
         self._server: uvicorn.Server | None = None
         self._serving: Any = None
         self._url = ""
@@ -200,7 +202,7 @@ class Served:
         if self._server is None:
             listener = socket.socket()
             listener.bind(("127.0.0.1", 0))
-            self._server = uvicorn.Server(uvicorn_config(self.app, drain_s=1))
+            self._server = uvicorn.Server(uvicorn_config(self.app, drain_s=1, bounds=self._bounds))
             self._serving = asyncio.run_coroutine_threadsafe(self._server._serve([listener]), self.loop)
             wait_until(lambda: self._server.started)
             self._url = "http://{}:{}".format(*listener.getsockname())

@@ -104,5 +104,5 @@ def test_a_body_that_does_not_come_times_out(locked: Served, monkeypatch: pytest
 
     headers = {"content-type": "application/json", "x-api-key": KEY.encode().decode("latin-1")}
     locked.do(locked.app(scope_of("POST", "/v1/completions", headers), receive, send))
-    assert sent[0]["status"] == 400
+    assert sent[0]["status"] == 408
     assert b"did not come in time" in sent[1]["body"]

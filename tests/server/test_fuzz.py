@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from served import MAX_MODEL_LEN, Served
 
 from quire.errors import RequestError
+from quire.limits import MAX_JSON_DEPTH
 from quire.server import fields, schema
-from quire.server.json_body import MAX_DEPTH, parse_object
+from quire.server.json_body import parse_object
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -115,10 +116,10 @@ def test_json_bodies_are_read_as_python_reads_them(value: Any) -> None:
     assert parse_object(data) == {"a": value}
 
 
-@pytest.mark.parametrize("depth", [1, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 1000 * MAX_DEPTH])
+@pytest.mark.parametrize("depth", [1, MAX_JSON_DEPTH - 1, MAX_JSON_DEPTH, MAX_JSON_DEPTH + 1, 1000 * MAX_JSON_DEPTH])
 def test_nesting_has_a_limit(depth: int) -> None:
     body = b'{"a": ' * depth + b"1" + b"}" * depth
-    if depth <= MAX_DEPTH:
+    if depth <= MAX_JSON_DEPTH:
         parse_object(body)
     else:
         with pytest.raises(RequestError, match="nested"):

@@ -9,7 +9,7 @@ from served import says, served, wait_until
 from test_draining import ENDLESS, Peer, post
 from test_http import connect
 
-from quire.server.protocol import MAX_PIPELINED
+from quire.limits import MAX_PIPELINED
 
 LONG = json.dumps({"prompt": "x", "max_tokens": 400, "ignore_eos": True}).encode()
 SHORT = json.dumps({"prompt": "x", "max_tokens": 2}).encode()

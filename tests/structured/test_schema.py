@@ -11,10 +11,11 @@ import pytest
 
 from quire.errors import RequestError
 from quire.form import StructuredOutputsParams
+from quire.limits import MAX_GRAMMAR_BYTES, MAX_SCHEMA_DEPTH, MAX_SCHEMA_VALUES
 from quire.structured.grammar import compile_grammar
 from quire.structured.matcher import Matcher
-from quire.structured.schema import MAX_DEPTH, MAX_VALUES, checked, place_of
-from quire.structured.source import MAX_GRAMMAR_BYTES, grammar_of
+from quire.structured.schema import checked, place_of
+from quire.structured.source import grammar_of
 from quire.structured.vocabulary import Vocabulary
 
 
@@ -62,13 +63,13 @@ def test_a_definition_may_hold_what_nobody_uses() -> None:
 
 def test_size_and_depth_are_bounded() -> None:
     deep: Any = {}
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_SCHEMA_DEPTH):
         deep = {"items": deep}
-    for schema in (deep, {"enum": list(range(MAX_VALUES))}):
+    for schema in (deep, {"enum": list(range(MAX_SCHEMA_VALUES))}):
         with pytest.raises(RequestError, match="too"):
             checked(schema, "")
     with pytest.raises(RequestError, match="too large"):
-        grammar_of(StructuredOutputsParams(regex="a" * (MAX_GRAMMAR_BYTES + 1)))
+        grammar_of(StructuredOutputsParams(grammar="a" * (MAX_GRAMMAR_BYTES + 1)))
 
 
 def accepts(grammar: Any, tokens: list[int]) -> bool:

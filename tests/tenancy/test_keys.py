@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quire.errors import InvalidSetting
-from quire.tenancy.keys import MAX_KEYS, Key, KeyRing, hash_of, read_keys, warnings
+from quire.limits import MAX_KEYS
+from quire.tenancy.keys import Key, KeyRing, hash_of, read_keys, warnings
 
 HASH = "ab" * 32
 

@@ -205,6 +205,15 @@ def test_an_index_that_is_no_json_is_refused(tmp_path: Path) -> None:
         assert "index is damaged" in reason(put_index(write(tmp_path / "w.quire"), text))
 
 
+def test_an_index_over_the_limit_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "w.quire")
+    _, _, length, _ = PROLOGUE.unpack(path.read_bytes()[: PROLOGUE.size])
+    monkeypatch.setattr(packed_file, "MAX_PACKED_INDEX_BYTES", length)
+    assert read(path, IDENTITY, 1)
+    monkeypatch.setattr(packed_file, "MAX_PACKED_INDEX_BYTES", length - 1)
+    assert "truncated or damaged" in reason(path)
+
+
 def test_a_file_of_someone_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "w.quire").write_bytes(struct.pack("<Q", 2) + b"{}" + bytes(100))
     assert "no file of packed weights" in reason(tmp_path / "w.quire")

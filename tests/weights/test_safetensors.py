@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quire.errors import BrokenCheckpoint
+from quire.limits import MAX_TENSOR_HEADER_BYTES
 from quire.weights.checkpoint import Checkpoint
-from quire.weights.safetensors import MAX_HEADER_BYTES, open_tensor_file
+from quire.weights.safetensors import open_tensor_file
 from tests.weights.writing import encode, header_of, write
 
 TENSORS = {
@@ -60,7 +61,7 @@ DAMAGE: dict[str, tuple[Callable[[], bytes], str]] = {
     "seven bytes": (lambda: b"\0" * 7, "truncated"),
     "header longer than the file": (lambda: encode(HEADER, DATA)[:40], "truncated inside its header"),
     "header of 2^63 bytes": (lambda: struct.pack("<Q", 2**63) + b"{}", "not a safetensors file"),
-    "header over the limit": (lambda: struct.pack("<Q", MAX_HEADER_BYTES + 1) + b"{}", "not a safetensors file"),
+    "header over the limit": (lambda: struct.pack("<Q", MAX_TENSOR_HEADER_BYTES + 1) + b"{}", "not a safetensors file"),
     "last byte missing": (lambda: encode(HEADER, DATA)[:-1], "truncated"),
     "all data missing": (lambda: encode(HEADER, b""), "truncated"),
     "one byte too many": (lambda: encode(HEADER, DATA + b"x"), "belong to no tensor"),
