@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from quire.engine.engine import Runner
+from quire.engine.rescue import Runner
 from quire.errors import NotEnoughMemory
 from quire.plan import Plan
 from quire.request import SamplingParams

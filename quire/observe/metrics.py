@@ -188,8 +188,8 @@ class Metrics:
         )
         self._checks = self._counter(
             "integrity_checks_total",
-            "Looks that the engine took at itself, by check (canary: a fixed prompt; weights: a sum of their bytes) and "
-            "outcome (ok, differs).",
+            "Looks that the engine took at itself, by check (canary: a fixed prompt; weights: a sum of their bytes) "
+            "and outcome (ok, differs).",
             ("check", "outcome"),
         )
         self._stuck = self._counter(

@@ -23,7 +23,6 @@ from quire.text.bytes_per_id import most_bytes_per_id
 from quire.text.decoders import CLEAN_UP, DecoderChain, build_chain, piece_bytes
 from quire.text.folder import SpecialTokens, read_json, read_special_tokens
 
-
 LONG_CHARACTERS = 4096  # below, the library's shorter way is quicker: 8 us beside 28 us for a few words
 
 

@@ -39,6 +39,12 @@ UNPICKLING = {"__reduce__", "__reduce_ex__", "__setstate__", "__getnewargs__", "
 # (file, what) -> why it may. A reason that is no longer needed is an offence too.
 ALLOWED: dict[tuple[str, str], str] = {
     ("structured/matcher.py", "imports ctypes"): "the address of a caller's row of the mask, which llguidance writes",
+    ("accelerator.py", "imports ctypes"): "the driver's own library tells which GPUs there are; torch costs seconds",
+    ("accelerator.py", "uses ctypes.CDLL"): "the same: a constant name, loaded where --device asks for it",
+    ("engine/orphan.py", "imports ctypes"): "prctl: the kernel ends an engine whose front has died",
+    ("engine/orphan.py", "uses ctypes.CDLL"): "the same: this process's own C library",
+    ("ops/open_device.py", "calls import_module"): "torch and its kernels, by constant names, where they are asked for",
+    ("ops/torch_device.py", "calls import_module"): "a kernel's file, by a table of ours from op to module",
     ("cli/chat.py", "calls input"): "a person's line at a terminal; Python 3's input evaluates nothing",
     ("engine/grammar_trial.py", "uses os.fork"): "a trial compiles somebody's grammar in a process that may be ended",
     ("models/__init__.py", "calls import_module"): "a network's file, by a table of ours from model_type to module",

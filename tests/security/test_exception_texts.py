@@ -33,6 +33,8 @@ OURS = {"message", "what", "got", "allowed", "hint", "param", "code", "status", 
 TO_OPERATOR = "said at the start, on the terminal, about a file that the operator named"
 HANDED_ON = "the error itself goes on to whoever decides what may be told of it"
 ALLOWED: dict[tuple[str, str], str] = {
+    ("engine/engine.py", "_run"): HANDED_ON,
+    ("engine/rescue.py", "_is_sane"): "to the engine's own log: whoever asked is told the step's error, which is ours",
     ("server/failures.py", "__call__"): HANDED_ON,
     ("server/stream.py", "_pump"): HANDED_ON,
     ("server/tls.py", "_context"): HANDED_ON,
