@@ -64,6 +64,7 @@ class Pulse:
         self._memory = mmap.mmap(fd, PAGE_BYTES)
         self._bytes = memoryview(self._memory)
         self._whole, self._real = self._bytes.cast("Q"), self._bytes.cast("d")
+        self._num_standing = 0  # names of the last step, while no others were written over them
 
     @classmethod
     def create(cls) -> Pulse:
@@ -97,14 +98,26 @@ class Pulse:
         for place, name in enumerate(found, FIRST_NAME):
             whole[place] = name
         whole[_NUM_NAMES] = len(found)  # last, so that a page that was being written names nobody by mistake
+        self._num_standing = 0
 
     def begin(self, now: float, names: Iterable[int], predicted_s: float, patience_s: float) -> None:
         """A step of these requests begins."""
         real = self._real
         real[_BEGAN], real[_PREDICTED], real[_PATIENCE] = now, predicted_s, patience_s
         self.accuse(names)
+        self._num_standing = self._whole[_NUM_NAMES]
         self._whole[_PHASE] = Phase.STEP
         real[_BEAT] = now
+
+    def begin_again(self, now: float) -> bool:
+        """A step like the last one begins; False if what was written of that one is not there any more."""
+        if not self._num_standing:
+            return False
+        whole, real = self._whole, self._real
+        whole[_NUM_NAMES] = self._num_standing
+        whole[_PHASE] = Phase.STEP
+        real[_BEGAN] = real[_BEAT] = now
+        return True
 
     def end(self) -> None:
         """The step is done; its requests stay accused until the loop beats again, for what is made of its results."""

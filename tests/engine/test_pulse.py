@@ -11,7 +11,7 @@ import pytest
 from quire.cache.blocks import BlockPool
 from quire.engine import loop
 from quire.engine.engine import Engine
-from quire.engine.messages import FromEngine, Submit, ToEngine
+from quire.engine.messages import FromEngine, Refused, Submit, ToEngine
 from quire.engine.pulse import MOST_NAMES, Phase, Pulse, name_of
 from quire.engine.pulsing import LEAST_PATIENCE_S, PATIENCE, UNPROVEN_S, Patience, PulsingRunner
 from quire.request import Request, SamplingParams
@@ -70,25 +70,29 @@ def test_before_every_step_and_every_newcomer_it_is_said_whose_it_is() -> None:
         names_at_submit: tuple[int, ...] = ()
 
         def __init__(self) -> None:
-            params = SamplingParams(seed=1, max_tokens=2, n=2, ignore_eos=True)
+            params = SamplingParams(seed=1, max_tokens=6, n=2, ignore_eos=True)
             self.left: list[ToEngine] = [Submit(Request(name, (1, 2, 3), params)) for name in "ab"]
+            self.too_long = Submit(Request("c", (1,) * 99, params))
 
         def receive(self, wait: bool) -> list[ToEngine]:
             assert page.read().names == ()
             assert page.read().phase is (Phase.IDLE if wait else Phase.BETWEEN)
             self.is_open = bool(self.left) or not wait
             messages, self.left = self.left, []
-            return messages
+            return [self.too_long] if len(seen) == 4 else messages
 
         def send(self, message: FromEngine) -> None:
-            assert set(page.read().names) == {name_of("a"), name_of("b")}  # until the news are out
+            if isinstance(message, Refused):
+                assert page.read().names == (name_of("c"),)
+            else:
+                assert set(page.read().names) == {name_of("a"), name_of("b")}  # until the news are out
 
     engine = Engine(Scheduler(SchedulerLimits(4, 64, 100), BlockPool(16)), Looking())
     engine.runner = PulsingRunner(engine.runner, engine.scheduler, page, lambda: 3.0)
     loop.run(engine, Script(), lambda: 0.0, pulse=page)
     both = frozenset({name_of("a"), name_of("b")})
-    assert seen == [(Phase.STEP, both, 0), (Phase.STEP, both, 1)]
-    assert page.read().num_steps == 2
+    assert seen == [(Phase.STEP, both, number) for number in range(6)]
+    assert page.read().num_steps == 6
     page.close()
 
 
