@@ -8,7 +8,7 @@ Knows: `StepStats`, `RequestStats`, `EngineLoss`. Does not know: the engine, HTT
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -107,6 +107,11 @@ class Metrics:
         """Time between two tokens of one sample, as the server saw them."""
         self._token_gap_s.observe(seconds)
 
+    def on_open(self, num_open: Mapping[str, int]) -> None:
+        """Take in what is open now, by kind; asked for whenever the metrics are read."""
+        for kind, number in num_open.items():
+            self._open.labels(kind).set(number)
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(_Shown(self._registry))
@@ -134,6 +139,13 @@ class Metrics:
         self._usage = self._gauge("kv_cache_usage_perc", "Share of the KV cache's blocks that requests use, 0 to 1.")
         self._waste = self._gauge(
             "kv_cache_waste_share", "Share of the token slots in used blocks that hold no token, 0 to 1."
+        )
+
+        self._open = self._gauge(
+            "front_open",
+            "What the front process has open as this is read, by kind: requests inside (requests), answers of the "
+            "engine that somebody waits for (streams), asyncio tasks (tasks), file descriptors (descriptors).",
+            ("kind",),
         )
 
     def _make_totals(self) -> None:

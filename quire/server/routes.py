@@ -17,6 +17,7 @@ from quire.receipt import MEANINGS
 from quire.server import schema
 from quire.server.access import read_body
 from quire.server.calling import read_calling
+from quire.server.census import num_open
 from quire.server.json_body import parse_object
 from quire.server.presence import while_there
 from quire.server.prompts import check_ids, encode_chat, encode_prompt, token_texts
@@ -119,6 +120,7 @@ async def show_model(service: Service, request: Request) -> Response:
 
 async def metrics(service: Service, request: Request) -> Response:
     """GET /metrics, for Prometheus."""
+    service.metrics.on_open(num_open(service))
     return Response(service.metrics.render(), headers={"content-type": CONTENT_TYPE})
 
 

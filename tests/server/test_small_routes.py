@@ -110,6 +110,10 @@ def test_metrics_count_what_happened() -> None:
     assert float(values['quire_request_success_total{finished_reason="length"}']) == 1
     assert float(values["quire_time_to_first_token_seconds_count"]) == 1
     assert float(values["quire_inter_token_latency_seconds_count"]) == 4
+    assert float(values['quire_front_open{kind="requests"}']) == 0
+    assert float(values['quire_front_open{kind="streams"}']) == 0
+    assert float(values['quire_front_open{kind="tasks"}']) >= 1
+    assert float(values['quire_front_open{kind="descriptors"}']) >= 3
     assert float(values["quire_e2e_request_latency_seconds_count"]) == 1
     blocks = sum(float(values[f'quire_kv_blocks{{state="{state}"}}']) for state in ("used", "cached", "free"))
     assert blocks == server.plan.num_blocks

@@ -1,0 +1,114 @@
+"""A real `quire serve` on a free port, for scripts that send it signals and look at its process.
+
+Knows: processes, stderr, /proc. Does not know: what is asked of the server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+START_S = 1800.0  # a model of many gigabytes may have to be read
+LOOK_S = 0.02
+
+
+@dataclass
+class LiveServer:
+    """`pid` is the process that serves; a rolling restart changes it."""
+
+    process: subprocess.Popen[bytes]
+    said: IO[str]
+    pid: int = 0
+    base: str = ""
+    others: list[int] = field(default_factory=list)
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        host, _, port = self.base.removeprefix("http://").rpartition(":")
+        return host, int(port)
+
+    def text(self) -> str:
+        """All of stderr, of all processes that inherited it."""
+        return Path(self.said.name).read_text()
+
+    def wait_for(self, pattern: str, limit_s: float = START_S, since: int = 0) -> re.Match[str]:
+        """The first match in what was said after `since` characters; ends the script if it does not come."""
+        end = time.monotonic() + limit_s
+        while time.monotonic() < end:
+            if found := re.search(pattern, self.text()[since:], re.MULTILINE):
+                return found
+            if not self.others and self.process.poll() is not None:
+                break
+            time.sleep(LOOK_S)
+        raise SystemExit(f"{pattern} was not said:\n{self.text()}")
+
+    def restart(self) -> tuple[float, int]:
+        """Have it hand over to a successor: seconds until that answered, and the pid of the one that leaves now."""
+        before, since, start = self.pid, len(self.text()), time.monotonic()
+        os.kill(before, signal.SIGUSR2)
+        number = int(self.wait_for(r"^restart  process (\d+) starts", since=since).group(1))
+        self.others.append(number)
+        self.wait_for(f"process {number} answers", since=since)
+        self.pid = number
+        return time.monotonic() - start, before
+
+    def is_gone(self, pid: int) -> bool:
+        """Whether that process has ended; our own child is waited for."""
+        if pid == self.process.pid:
+            return self.process.poll() is not None
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            return True
+
+    def end(self) -> None:
+        """Order every process to leave, and wait until it has."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for pid in (self.process.pid, *self.others):
+                with suppress(ProcessLookupError):
+                    if not self.is_gone(pid):
+                        os.kill(pid, number)
+            end = time.monotonic() + 30
+            while time.monotonic() < end and not all(map(self.is_gone, (self.process.pid, *self.others))):
+                time.sleep(LOOK_S)
+
+
+@contextmanager
+def live_server(model: str | None, *options: str) -> Iterator[LiveServer]:
+    """Serve `model`, None for the bundled one; ended with all its successors."""
+    command = [sys.executable, "-m", "quire", "serve", *([model] if model else []), "--port", "0", *options]
+    with tempfile.NamedTemporaryFile("w+") as said:
+        server = LiveServer(subprocess.Popen(command, stderr=said), said)
+        try:
+            server.base = server.wait_for(r"^serving .* at (\S+)/v1$").group(1)
+            server.pid = server.process.pid
+            yield server
+        finally:
+            server.end()
+
+
+def children(pid: int) -> list[int]:
+    """Processes that `pid` has started and that still run, and those that they have."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found += [int(path.parent.name), *children(int(path.parent.name))]
+    return sorted(found)
+
+
+def num_descriptors(pid: int) -> int:
+    """Open file descriptors of a process."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
