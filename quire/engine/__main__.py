@@ -76,12 +76,13 @@ def _serve(mailbox: PipeMailbox, pulse: Pulse, alter: Callable[[Built], None] | 
         mailbox.send(Loading(done, total))
 
     built = build_engine(start.plan, folder, progress, start.contract, ProcessKeeper)
-    warm_up(built.engine, start.plan, time.monotonic)
+    engine = built.engine
     if alter is not None:
         alter(built)
-    engine = built.engine
     engine.runner = PulsingRunner(engine.runner, engine.scheduler, pulse, time.monotonic)
+    warm_up(engine, start.plan, time.monotonic)
     settle_in()
+    pulse.forget()
     pulse.beat(time.monotonic(), Phase.IDLE)
     mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes, built.receipt))
     built.grammars.warm()

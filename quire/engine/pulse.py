@@ -119,6 +119,10 @@ class Pulse:
         real[_BEGAN] = real[_BEAT] = now
         return True
 
+    def forget(self) -> None:
+        """What was run until now was nobody's."""
+        self._whole[_STEPS] = 0
+
     def end(self) -> None:
         """The step is done; its requests stay accused until the loop beats again, for what is made of its results."""
         self._whole[_STEPS] += 1

@@ -1,7 +1,7 @@
 """An engine's side of its pulse: a runner that writes down, before each step, whose it is and how long it may take.
 
-    proven step     one at least half as large has been timed: ten times its prediction is more than enough
-    unproven step   nobody knows: five minutes
+    proven step     one at least half as large has been run: ten times its prediction is more than enough
+    unproven step   the prediction is a guess: thirty times, a minute at least; without one, five minutes
 
 Knows: steps, the step-time model, the page. Does not know: who reads the page.
 """
@@ -18,7 +18,9 @@ from quire.step import Step, StepResult, Work
 
 PATIENCE = 10.0  # times the prediction
 LEAST_PATIENCE_S = 10.0
-UNPROVEN_S = 300.0
+GUESSED = 30.0
+LEAST_GUESSED_S = 60.0
+UNKNOWN_S = 300.0
 MOST_KNOWN = 65_536
 MOST_ALIKE = 64  # steps until the next one is looked at anew: contexts grow
 
@@ -36,9 +38,10 @@ class Patience:
             and shape.num_context_tokens <= 2 * self._most_context
             and shape.num_pairs <= 2 * self._most_pairs
         )
-        if predicted_s is None or not proven:
-            return max(UNPROVEN_S, PATIENCE * (predicted_s or 0.0))
-        return max(LEAST_PATIENCE_S, PATIENCE * predicted_s)
+        if predicted_s is None:
+            return UNKNOWN_S
+        factor, least_s = (PATIENCE, LEAST_PATIENCE_S) if proven else (GUESSED, LEAST_GUESSED_S)
+        return max(least_s, factor * predicted_s)
 
     def learn(self, shape: StepShape) -> None:
         """A step of `shape` came to its end."""

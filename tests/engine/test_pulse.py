@@ -13,7 +13,15 @@ from quire.engine import loop
 from quire.engine.engine import Engine
 from quire.engine.messages import FromEngine, Refused, Submit, ToEngine
 from quire.engine.pulse import MOST_NAMES, Phase, Pulse, name_of
-from quire.engine.pulsing import LEAST_PATIENCE_S, PATIENCE, UNPROVEN_S, Patience, PulsingRunner
+from quire.engine.pulsing import (
+    GUESSED,
+    LEAST_GUESSED_S,
+    LEAST_PATIENCE_S,
+    PATIENCE,
+    UNKNOWN_S,
+    Patience,
+    PulsingRunner,
+)
 from quire.request import Request, SamplingParams
 from quire.runner.fake import FakeRunner
 from quire.scheduling.cost import StepShape
@@ -93,18 +101,20 @@ def test_before_every_step_and_every_newcomer_it_is_said_whose_it_is() -> None:
     both = frozenset({name_of("a"), name_of("b")})
     assert seen == [(Phase.STEP, both, number) for number in range(6)]
     assert page.read().num_steps == 6
+    page.forget()
+    assert page.read().num_steps == 0
     page.close()
 
 
 def test_patience_is_short_only_for_steps_of_a_size_that_was_seen() -> None:
     patience = Patience()
     small, large = StepShape(10, 1, 100, 50), StepShape(1000, 1, 100_000, 500_000)
-    assert patience.of(small, None) == UNPROVEN_S
-    assert patience.of(small, 0.1) == UNPROVEN_S
+    assert patience.of(small, None) == UNKNOWN_S
+    assert patience.of(small, 0.1) == LEAST_GUESSED_S
     patience.learn(small)
     assert patience.of(small, 0.1) == LEAST_PATIENCE_S
     assert patience.of(small, 7.0) == PATIENCE * 7.0
-    assert patience.of(large, 7.0) == UNPROVEN_S
-    assert patience.of(large, 70.0) == PATIENCE * 70.0
+    assert patience.of(large, 0.5) == LEAST_GUESSED_S
+    assert patience.of(large, 70.0) == GUESSED * 70.0
     patience.learn(large)
     assert patience.of(large, 0.5) == LEAST_PATIENCE_S
