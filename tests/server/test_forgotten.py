@@ -197,8 +197,7 @@ def test_one_who_waits_for_a_grammar_is_forgotten_whatever_becomes_of_it(kind: s
             assert all(not reader.sent for reader in readers)
 
         server.do(leave())
-        slow.tell(answer)
-        wait_until(lambda: not server.client._preparing)
+        wait_until(lambda: slow.tell(answer) or not server.client._preparing._waiting)
         check_nothing_is_left(server)
         assert server.runner.num_steps == 0
 
