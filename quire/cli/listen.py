@@ -98,7 +98,7 @@ class Server(uvicorn.Server):
             self._handing_over.cancel()
             await asyncio.gather(self._handing_over, return_exceptions=True)
         if not self._stay.lifecycle.is_leaving:
-            self._leaving.order("the engine is gone", quick(self._stay.patience))
+            self._leaving.order("no signal", quick(self._stay.patience))
         await self._leaving.run(self, sockets or [])
 
 
