@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test check fmt bench isa sanitize docs wheel beside train clients clean
+.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside train clients clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -26,6 +26,10 @@ serve: $(VENV)/.installed ## install, then serve: make serve ARGS="MODEL --port 
 
 test: $(VENV)/.installed-test ## install with the test extra, then run every test
 	@$(BIN)/python -m pytest $(ARGS)
+
+# Tests' own asserts are statements of pytest's by then, and still hold; those of the package are gone.
+optimized: $(VENV)/.installed-test ## run the server's and the security tests under python -O, which takes asserts away
+	@$(BIN)/python -O -m pytest -W "ignore::pytest.PytestConfigWarning" -q tests/server tests/security $(ARGS)
 
 check: $(VENV)/.installed-test ## lint, formatting, types
 	$(BIN)/ruff check .
