@@ -38,8 +38,7 @@ class StepStats:
     those of samples that were aborted, that failed, or whose deadline passed. Flex requests are counted among all that
     run and wait too. `first_tokens` are the predicted and the actual seconds to each first token of the step.
     `faults` are codes of what went wrong without any request's doing, one for each sequence that ended so;
-    `num_repeating` answers began to repeat one pattern without end. `checks` are (check, outcome) of the engine's looks
-    at itself since the last report.
+    `num_repeating` answers began to repeat one pattern without end.
     """
 
     num_running: int = 0
@@ -62,7 +61,6 @@ class StepStats:
     first_tokens: tuple[tuple[float, float], ...] = ()
     faults: tuple[str, ...] = ()
     num_repeating: int = 0
-    checks: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +78,21 @@ class RequestStats:
     total_s: float
     finish: str
     refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """An engine has looked at itself, all of `check`: ok, differs, or begun at its start.
+
+    It does so every `idle_s` seconds while nobody waits for it and every `busy_s` under load. `ailment` says what stays
+    wrong however often it is looked at; empty where nothing does.
+    """
+
+    check: str
+    outcome: str
+    idle_s: float
+    busy_s: float
+    ailment: str = ""
 
 
 @dataclass(frozen=True, slots=True)

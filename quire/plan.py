@@ -19,6 +19,8 @@ KV_BYTES = {"int8": 1, "fp8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
 GROUP_SIZE = {"int8": 0, "fp8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
 ITL_FACTOR = 5.0  # of a step without prompts: a chunk then spends a fifth of its time on what decoding pays anyway
 ITL_FLOOR_S = 0.1  # ten tokens a second: as fast as people read
+CANARY_FLOOR_S = 10.0
+CANARY_FACTOR = 500.0  # 0.2 % of an idle engine's time
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
@@ -52,7 +54,8 @@ class Plan:
     `precision` is that of the layers' weights, `head_precision` that of the embedding and the head.
     `quantization_cache` is a folder, or empty. `device_bytes` is what a GPU may hold in all, 0 elsewhere; the KV cache
     planned for it may still become smaller once the activations have been measured. Logits are made for `head_rows`
-    rows at a time.
+    rows at a time. An idle engine looks at itself every `canary_factor` times what that takes, at least
+    `canary_floor_s`.
     """
 
     model: str
@@ -80,6 +83,8 @@ class Plan:
     batch_invariant: bool = False
     head_rows: int = HEAD_ROWS
     device_bytes: int = 0
+    canary_floor_s: float = CANARY_FLOOR_S
+    canary_factor: float = CANARY_FACTOR
 
     @property
     def kv_tokens(self) -> int:
@@ -132,6 +137,8 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         dtype=dtype,
         quantization=settings.quantization,
         quantization_cache=settings.quantization_cache or "",
+        canary_floor_s=CANARY_FLOOR_S if settings.canary_interval is None else settings.canary_interval or inf,
+        canary_factor=CANARY_FACTOR if settings.canary_interval is None else 0.0,
         precision=precision,
         head_precision=head_precision,
         kv_dtype=kv_dtype,

@@ -97,6 +97,12 @@ class EngineSettings:
         "Seconds between two tokens of an answer that reading other prompts may cause, 0 for no bound. Default: five "
         "times a step without prompts, at least 0.1.",
     )
+    canary_interval: float | None = option(
+        None,
+        "Seconds between two looks of an idle engine at itself (a fixed prompt whose outcome is known to the bit, sums "
+        "of the weights' bytes), four times that under load; 0 for none. Default: 500 times what they take, at least "
+        "10.",
+    )
     prefix_cache: bool = option(True, "Reuse the KV blocks of shared prompt prefixes (--no-prefix-cache turns it off).")
 
 
@@ -219,6 +225,9 @@ def _check_engine(settings: EngineSettings) -> None:
     _at_least("max_num_batched_tokens", settings.max_num_batched_tokens, 1)
     _at_least("kv_cache_memory_bytes", settings.kv_cache_memory_bytes, 1)
     _at_least("threads", settings.threads, 1)
+    interval = settings.canary_interval
+    if interval is not None and not (interval == 0 or 0.1 <= interval < inf):
+        raise InvalidSetting("--canary-interval is no such time", got=interval, allowed="0, or 0.1 seconds or more")
     if settings.itl_target is not None and not 0 <= settings.itl_target < inf:
         raise InvalidSetting("--itl-target is no time", got=settings.itl_target, allowed="0 or more seconds")
     if not 0 < settings.gpu_memory_utilization <= 1:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from quire.engine import loop
 from quire.engine.body import DUMP_SIGNAL
-from quire.engine.build import Built, build_engine
+from quire.engine.build import Built, build_engine, make_examiner
 from quire.engine.garbage import Sweeper, settle_in
 from quire.engine.grammar_process import ProcessKeeper
 from quire.engine.mailbox import PipeMailbox
@@ -77,6 +77,7 @@ def _serve(mailbox: PipeMailbox, pulse: Pulse, alter: Callable[[Built], None] | 
 
     built = build_engine(start.plan, folder, progress, start.contract, ProcessKeeper)
     engine = built.engine
+    examiner = engine.examiner = make_examiner(engine, start.plan, time.monotonic)
     if alter is not None:
         alter(built)
     engine.runner = PulsingRunner(engine.runner, engine.scheduler, pulse, time.monotonic)
@@ -84,7 +85,10 @@ def _serve(mailbox: PipeMailbox, pulse: Pulse, alter: Callable[[Built], None] | 
     settle_in()
     pulse.forget()
     pulse.beat(time.monotonic(), Phase.IDLE)
-    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, built.notes, built.receipt))
+    notes = (*built.notes, *examiner.notes)
+    mailbox.send(Ready(built.isa, built.kernels, time.monotonic() - begin, notes, built.receipt))
+    for begun in examiner.periods:
+        mailbox.send(begun)
     built.grammars.warm()
     loop.run(engine, mailbox, time.monotonic, Sweeper(), pulse)
     built.grammars.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from quire.cache.prefix import PrefixIndex
 from quire.engine.device_memory import fit_pool
 from quire.engine.engine import Engine
 from quire.engine.engine_receipt import engine_receipt
+from quire.engine.examiner import Examiner
 from quire.engine.grammars import Grammars, ThreadKeeper
 from quire.engine.kept_weights import kept_weights
 from quire.engine.rescue import Rescue
@@ -26,8 +28,10 @@ from quire.ops.device import Device
 from quire.ops.open_device import make_arena, make_kv_cache, open_device
 from quire.plan import Contract, Plan
 from quire.receipt import Receipt
+from quire.runner.canary import Canary
 from quire.runner.inputs import Machine
 from quire.runner.runner import ModelRunner
+from quire.runner.weight_sums import WeightSums
 from quire.scheduling.limits import ANY_ID, SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
@@ -82,7 +86,13 @@ def build_engine(
         receipt = engine_receipt(plan, model, device, weights.result())
     grammars = keep(folder, spec.vocab_size, spec.eos_ids, plan.max_num_seqs)
     runner = make_runner(plan.num_blocks, grammars)
-    engine = Engine(build_scheduler(plan, spec.vocab_size), runner, contract, grammars, Rescue())
+    engine = Engine(
+        build_scheduler(plan, spec.vocab_size),
+        runner,
+        contract,
+        grammars,
+        Rescue(lambda: Canary(model, runner.machine)),
+    )
     return Built(engine, device, grammars, receipt, (*notes, *said, *weights.notes))
 
 
@@ -108,6 +118,15 @@ def _load(
         model = load(None if kept.is_whole else progress, plan.max_model_len, kept)
         kept.finish()
         return model, tuple(kept.notes)
+
+
+def make_examiner(engine: Engine, plan: Plan, clock: Callable[[], float]) -> Examiner:
+    """What looks at this engine from now on, which is taken for sound; nothing does where `plan` says so."""
+    runner = engine.runner
+    if isinf(plan.canary_floor_s) or not isinstance(runner, ModelRunner):
+        return Examiner((), clock, plan.canary_floor_s)
+    checks = Canary(runner.model, runner.machine), WeightSums(runner.model)
+    return Examiner(checks, clock, plan.canary_floor_s, plan.canary_factor)
 
 
 def build_scheduler(plan: Plan, vocab_size: int = ANY_ID) -> Scheduler:

@@ -32,7 +32,7 @@ from quire.engine.messages import (
 from quire.engine.open_request import OpenRequest
 from quire.engine.preparing import Preparing
 from quire.engine.wire import rebuild
-from quire.events import EngineLoss, StepStats
+from quire.events import EngineLoss, Examined, StepStats
 from quire.request import Constraint, Request
 from quire.step import Delta
 
@@ -77,16 +77,19 @@ class Keeper(Protocol):
 class EngineClient:
     """Many requests at once over one link. Every stream ends: with its last delta, or with a typed error.
 
-    Without a `keeper` all streams end with the engine. `ailment` says why its answers are not to be trusted, if so.
+    Without a `keeper` all streams end with the engine. `ailment` says why its answers are not to be
+    trusted, if so; `examined` is what it found last, by check, as it looked at itself.
     """
 
     def __init__(self, link: Link) -> None:
         self.on_stats: Callable[[StepStats], None] | None = None
         self.on_loading: Callable[[int, int], None] | None = None
         self.on_loss: Callable[[EngineLoss], None] | None = None
+        self.on_examined: Callable[[Examined], None] | None = None
         self.ready: Ready | None = None
         self.keeper: Keeper | None = None
         self.ailment: str | None = None
+        self.examined: dict[str, Examined] = {}
         self.last_words: str | None = None
         self.open: dict[str, OpenRequest] = {}
         self._link = link
@@ -258,9 +261,17 @@ class EngineClient:
             self.on_loading(message.done_bytes, message.total_bytes)
         elif isinstance(message, Prepared):
             self._preparing.answer(message)
+        elif isinstance(message, Examined):
+            self._on_examined(message)
+
+    def _on_examined(self, message: Examined) -> None:
+        self.ailment = message.ailment or self.ailment
+        self.examined[message.check] = message
+        if self.on_examined is not None:
+            self.on_examined(message)
 
     def _on_ready(self, message: Ready) -> None:
-        self.ready = message
+        self.ready, self.ailment = message, None
         self._is_up = True
         self._preparing.ask_again()
         self._settled.set()

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import replace
 
+from quire.engine.examiner import Examiner
 from quire.engine.grammars import Grammars
 from quire.engine.messages import Refused, StepReport
 from quire.engine.rescue import Rescue, Runner
 from quire.errors import IdOutOfRange, InternalError, Quarantined, QuireError, RequestError, UnsupportedField
-from quire.events import StepStats
+from quire.events import Examined, StepStats
 from quire.plan import Contract
 from quire.request import Request
 from quire.scheduling.contract import Gate
@@ -44,6 +45,7 @@ class Engine:
         self.gate = None if contract is None else Gate(contract, scheduler.outlook)
         self.grammars = grammars
         self.rescue = rescue
+        self.examiner: Examiner | None = None
         self._quarantined: OrderedDict[str, None] = OrderedDict()
         self._faults: list[str] = []  # of requests that no step has seen
         self._last: Step | None = None
@@ -117,6 +119,10 @@ class Engine:
         if self.rescue is not None and self.rescue.num_hopeless:
             self.rescue.num_hopeless = 0
         return tuple(self.scheduler.settle(step, result, now))
+
+    def examine(self, now: float) -> list[Examined]:
+        """Look at itself, if that is due and it has an `examiner`; what was found."""
+        return [] if self.examiner is None else self.examiner.look(not self.has_work, now)
 
     def _rescued(self, rescue: Rescue, step: Step, problem: Exception, now: float) -> tuple[Delta, ...]:
         """Settle a step that raised. Of a request that makes it raise nothing is left, and nothing comes back."""

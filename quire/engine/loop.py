@@ -38,6 +38,8 @@ def run(
             mailbox.send(report)
         elif messages and not engine.has_work:
             engine.scheduler.check()  # idle: the conservation law must hold
+        for found in engine.examine(clock()):
+            mailbox.send(found)
         if sweeper is not None:
             sweeper.look(not engine.has_work, clock())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quire.events import StepStats
+from quire.events import Examined, StepStats
 from quire.plan import Contract, Plan
 from quire.receipt import NO_RECEIPT, Receipt
 from quire.request import Constraint, Request
@@ -120,6 +120,6 @@ class StepReport:
 
 
 ToEngine = Start | Submit | Abort | Prepare
-FromEngine = Loading | Ready | Failed | Refused | StepReport | Prepared
+FromEngine = Loading | Ready | Failed | Refused | StepReport | Prepared | Examined
 ToGrammars = KeepGrammars | Prepare | MaskOrder
 FromGrammars = Prepared | Masked

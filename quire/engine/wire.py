@@ -32,12 +32,13 @@ from quire.engine.messages import (
     ToGrammars,
 )
 from quire.errors import InternalError, QuireError
+from quire.events import Examined
 from quire.structured.order import Masked, MaskOrder
 
 Message = ToEngine | FromEngine | ToGrammars | FromGrammars
 KINDS: tuple[type, ...] = (
     *(Start, Submit, Abort, Loading, Ready, Failed, Refused, StepReport, Prepare, Prepared),
-    *(KeepGrammars, MaskOrder, Masked),
+    *(KeepGrammars, MaskOrder, Masked, Examined),
 )
 MAX_FRAME_BYTES = 2**28
 _HEADER = struct.Struct("<IB")

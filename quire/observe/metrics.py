@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metr
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-from quire.events import EngineLoss, RequestStats, StepStats
+from quire.events import EngineLoss, Examined, RequestStats, StepStats
 
 Family = TypeVar("Family", bound=MetricWrapperBase)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -72,8 +72,6 @@ class Metrics:
         self._expired.inc(stats.num_expired_tokens)
         for fault in stats.faults:
             self._faults.labels(fault).inc()
-        for check, outcome in stats.checks:
-            self._checks.labels(check, outcome).inc()
         self._stuck.inc(stats.num_repeating)
         for predicted_s, actual_s in stats.first_tokens:
             self._first_token_error.observe(abs(predicted_s - actual_s) / max(actual_s, LEAST_S))
@@ -93,6 +91,17 @@ class Metrics:
         if stats.num_output_tokens:
             self._finished.labels(stats.finish).inc()
             self._whole_s.observe(stats.total_s)
+
+    def on_examined(self, examined: Examined) -> None:
+        """Take in what an engine found as it looked at itself; given to `EngineClient.on_examined`."""
+        self._period_s.labels(examined.check, "idle").set(examined.idle_s)
+        self._period_s.labels(examined.check, "busy").set(examined.busy_s)
+        if examined.outcome == "begun":
+            self._ailing.set(0)
+        else:
+            self._checks.labels(examined.check, examined.outcome).inc()
+        if examined.ailment:
+            self._ailing.set(1)
 
     def on_loss(self, loss: EngineLoss) -> None:
         """Take in that an engine was lost, given up, or replaced; given to `EngineClient.on_loss`."""
@@ -203,6 +212,14 @@ class Metrics:
             "Looks that the engine took at itself, by check (canary: a fixed prompt; weights: a sum of their bytes) "
             "and outcome (ok, differs).",
             ("check", "outcome"),
+        )
+        self._period_s = self._gauge(
+            "integrity_period_seconds",
+            "Longest time until the engine has looked at all of itself again, by check, while idle and while busy.",
+            ("check", "load"),
+        )
+        self._ailing = self._gauge(
+            "engine_ailing", "1 while the engine's answers are not to be trusted: a look at itself differs every time."
         )
         self._stuck = self._counter(
             "stuck_answers_total",

@@ -18,6 +18,7 @@ from quire.limits import max_bodies_bytes
 from quire.server import health, openapi, routes
 from quire.server.access import BodyLimit, RequireKey, allow_origins
 from quire.server.failures import Guard
+from quire.server.integrity import telling_of_looks
 from quire.server.record import Recorder
 from quire.server.recovery import telling
 from quire.server.service import Service
@@ -47,6 +48,9 @@ def create_app(service: Service) -> Starlette:
     """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
     service.client.on_stats = service.metrics.on_step
     service.client.on_loss = telling(service.metrics)
+    service.client.on_examined = tell = telling_of_looks(service.metrics)
+    for examined in service.client.examined.values():
+        tell(examined)
     table = ROUTES if not service.settings.api_docs else (*ROUTES, _document(service))
     app = Starlette(
         routes=[Route(path, routes.bind(service, path, handle), methods=[method]) for path, method, handle in table],

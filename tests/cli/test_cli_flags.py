@@ -76,6 +76,7 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         threads=3,
         scheduling_policy="priority",
         itl_target=0.25,
+        canary_interval=7.5,
         prefix_cache=False,
     )
     wanted_server = ServerSettings(

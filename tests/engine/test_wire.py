@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from quire.engine.messages import Abort, Failed, Loading, Ready, Refused, Start, StepReport, Submit
 from quire.engine.wire import Decoder, encode
 from quire.errors import InternalError
-from quire.events import CacheUse, StepStats
+from quire.events import CacheUse, Examined, StepStats
 from quire.plan import Plan, WeightBytes
 from quire.precision import Precision
 from quire.request import Finish, Request, SamplingParams
@@ -54,6 +54,7 @@ MESSAGES = [
     Loading(1, 2**40),
     Ready("avx2", (("linear", "cpu", "why"),), 0.5),
     Failed("BrokenCheckpoint", "what"),
+    Examined("canary", "differs", 10.0, 40.0, "é"),
     Refused("id", "RequestError", "no", "n"),
     StepReport(
         (Delta("id", 1, (5,), (LOGPROB,), (LOGPROB,), 16, Finish.STOP, 5), Delta("id", 0, error="bad")),

@@ -21,7 +21,7 @@ STEPS = EngineSettings(max_model_len=512, max_num_seqs=8, max_num_batched_tokens
 
 
 class Spoilt:
-    """A model that gives token 11 no chance, and has a row that is not finite in every step that reads token 13."""
+    """A model that gives token 11 next to no chance, and has a row that is not finite in every step that reads token 13."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -31,7 +31,7 @@ class Spoilt:
 
     def logits(self, forward: Any, hidden_TH: np.ndarray, rows_R: np.ndarray) -> Any:
         logits_RV = self._model.logits(forward, hidden_TH, rows_R)
-        logits_RV[:, 11] = -np.inf
+        logits_RV[:, 11] = -3e38
         if 13 in forward.ids_T:
             logits_RV[-1] = np.nan
         return logits_RV
@@ -176,11 +176,11 @@ def test_logits_that_are_not_finite_end_the_request_with_an_error(model: Served)
     for body in ({"prompt": [5, 13, 6]}, {"prompt": [5, 6, 13], "prompt_logprobs": None}):
         asked = {"prompt_logprobs": 1, "logprobs": 1, "max_tokens": 2, **body}
         answer = model.complete(**asked)
-        assert (answer.status, answer.error["code"]) == (500, "generation_failed")
+        assert (answer.status, answer.error["code"]) == (500, "not_finite")
         assert "not finite" in answer.error["message"]
     events = model.complete(prompt=[*TOKENIZER.encode(LONG), 13], stream=True, prompt_logprobs=1).events()
     assert events[0]["choices"][0]["prompt_logprobs"]
-    assert events[-1]["error"]["code"] == "generation_failed"
+    assert events[-1]["error"]["code"] == "not_finite"
     assert strict(model.complete(prompt=[5, 6], prompt_logprobs=1))["choices"]
 
 
