@@ -44,8 +44,9 @@ class ProcessLink:
     """
 
     def __init__(self, plan: Plan, folder: Path, contract: Contract = UNBOUND, module: str = MODULE) -> None:
-        child_reads, self._write_fd = os.pipe()
-        self._read_fd, child_writes = os.pipe()
+        child_reads, write_fd = os.pipe()
+        read_fd, child_writes = os.pipe()
+        self._reads, self._writes = os.fdopen(read_fd, "rb", 0), os.fdopen(write_fd, "wb", 0)
         self.pulse = Pulse.create()
         # The kernel ends a child with the thread that started it, which is of use where that is the whole process.
         parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
@@ -55,9 +56,7 @@ class ProcessLink:
         self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
         os.close(child_reads)
         os.close(child_writes)
-        os.write(
-            self._write_fd, encode(Start(plan, str(folder), contract))
-        )  # under a page: an empty pipe takes it whole
+        self._writes.write(encode(Start(plan, str(folder), contract)))  # under a page: an empty pipe takes it whole
         self._transports: list[asyncio.BaseTransport] = []
         self._writer: asyncio.WriteTransport | None = None
         self._is_killed_here = self._is_closed = False
@@ -66,9 +65,10 @@ class ProcessLink:
         """Attach both pipes to the running asyncio loop."""
         here = asyncio.get_running_loop()
         reader = _Reader(on_message, lambda: on_lost("its pipe was closed"))
-        reading, _ = await here.connect_read_pipe(lambda: reader, os.fdopen(self._read_fd, "rb", 0))
-        self._writer, _ = await here.connect_write_pipe(lambda: asyncio.Protocol(), os.fdopen(self._write_fd, "wb", 0))
-        self._transports = [self._writer, reading]
+        reading, _ = await here.connect_read_pipe(lambda: reader, self._reads)
+        self._transports = [reading]
+        self._writer, _ = await here.connect_write_pipe(lambda: asyncio.Protocol(), self._writes)
+        self._transports.append(self._writer)
 
     def send(self, message: ToEngine) -> None:
         """Queue one frame for the pipe; the transport writes it when there is room. To one that has gone, nothing."""
@@ -103,14 +103,15 @@ class ProcessLink:
         if self._is_closed:
             return
         self._is_closed = True
-        if not self._transports:
-            os.close(self._read_fd)
-            os.close(self._write_fd)
-        if self._writer is not None:
+        if self._writer is None:
+            self._writes.close()
+        else:
             self._writer.close()
         await self._left(LEAVE_S)
         for transport in self._transports:
             transport.close()
+        if not self._transports:
+            self._reads.close()
         self.pulse.close()
 
     async def _left(self, within_s: float) -> None:

@@ -13,7 +13,7 @@ import time
 
 from quire.engine.__main__ import main
 from quire.engine.build import Built
-from quire.engine.engine import Runner
+from quire.engine.rescue import Runner
 from quire.step import Step, StepResult
 
 ABORT, HANG, SPIN, STOP, SLOW = 250, 251, 252, 253, 254
@@ -44,6 +44,10 @@ class Faulty:
             for token in {*work.tokens, *(work.draw.history[:8] if work.draw is not None else ())} & set(FAULTS):
                 FAULTS[token]()
         return self._runner.run(step)
+
+    def rest(self) -> None:
+        """Nothing is held here."""
+        self._runner.rest()
 
 
 def alter(built: Built) -> None:
