@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from functools import partial
 
 from msgspec import UNSET, UnsetType
 from starlette.requests import ClientDisconnect
@@ -46,10 +47,9 @@ class Reply(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer until the end, or until the reader is gone."""
-        try:
-            await while_there(receive, self._work(record_of(scope), send))
-        except ClientDisconnect:
-            record_of(scope).finish = "disconnect"
+        record = record_of(scope)
+        with suppress(ClientDisconnect):
+            await while_there(receive, self._work(record, send), partial(_note_gone, record))
 
     async def _work(self, record: Record, send: Send) -> None:
         with self._service.door.visit() as visit:
@@ -161,6 +161,10 @@ def seed_headers(job: Job) -> list[tuple[bytes, bytes]]:
 
 async def _never() -> dict[str, object]:
     raise NotImplementedError
+
+
+def _note_gone(record: Record) -> None:
+    record.finish = "disconnect"
 
 
 def _note(record: Record, progress: Progress) -> None:
