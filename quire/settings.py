@@ -194,7 +194,8 @@ class ServerSettings:
         None, "Descriptor of an inherited socket to listen on, in place of --host and --port."
     )
     ready_fd: int | None = option(
-        None, "Inherited descriptor to write a line to, and to close, once requests are answered."
+        None,
+        "Inherited descriptor to write a line to once requests are answered; through a socket connections may follow.",
     )
 
 

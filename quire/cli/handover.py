@@ -26,8 +26,8 @@ class Handover:
     plan: Plan
     log: RequestLog | None = None
 
-    async def run(self, listener: socket.socket, say: Callable[[str], None]) -> int | None:
-        """The process that answers at `listener` from now on; None if there is none, and we go on as before."""
+    async def run(self, listener: socket.socket, say: Callable[[str], None]) -> Successor | None:
+        """The one that answers at `listener` from now on; None if there is none, and we go on as before."""
         if os.getpid() == 1:
             say("restart  refused: process 1 cannot leave its container to a successor; start another container")
             return None
@@ -37,11 +37,10 @@ class Handover:
         answers = False
         try:
             successor = Successor(self._command(), listener)
-            number = successor.process.pid
             memory = f"{self.plan.total_bytes / MIB:,.0f} MiB"
-            say(f"restart  process {number} starts; until this one has left, {memory} more are in use")
+            say(f"restart  process {successor.process.pid} starts; until this one has left, {memory} more are in use")
             answers = await successor.answers()
-            return number if answers else None
+            return successor if answers else None
         except OSError as problem:
             say(f"restart  failed: {self.command[0]}: {problem.strerror}; this server goes on")
             return None

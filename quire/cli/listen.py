@@ -16,12 +16,15 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from ssl import SSLContext
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from quire.cli.handover import Handover
+from quire.cli.passing import Taking, pass_on
+from quire.cli.successor import tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.garbage import Sweeper, settle_in
 from quire.server.leaving import AFTER_HANDOVER, Leaving, Patience, quick
@@ -35,12 +38,14 @@ WATCH_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Stay:
-    """What a server's comings and goings depend on. `handover` is how its successor is started."""
+    """What a server's comings and goings depend on. `handover` is how its successor is started; through `ready_fd` is
+    told that we answer."""
 
     lifecycle: Lifecycle
     patience: Patience
     handover: Handover
     is_inherited: bool = False
+    ready_fd: int | None = None
     bounds: Bounds = field(default_factory=Bounds)
 
 
@@ -54,6 +59,7 @@ class Server(uvicorn.Server):
         self._stay = stay
         self._leaving = Leaving(stay.lifecycle, say, stay.is_inherited)
         self._handing_over: asyncio.Task[None] | None = None
+        self._taking: Taking | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so: who reads the address can connect."""
@@ -61,6 +67,12 @@ class Server(uvicorn.Server):
         if self.started:
             self._stay.lifecycle.serve()
             self.on_listening()
+            channel = None if self._stay.ready_fd is None else tell_ready(self._stay.ready_fd)
+            self._taking = None if channel is None else Taking(channel, self._connection)
+
+    def _connection(self) -> asyncio.Protocol:
+        protocol = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[call-arg]
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -87,9 +99,10 @@ class Server(uvicorn.Server):
             self._handing_over = asyncio.create_task(self._hand_over(listener))
 
     async def _hand_over(self, listener: socket.socket) -> None:
-        number = await self._stay.handover.run(listener, say)
-        if number is not None and not self.should_exit:
-            self._leaving.order(f"SIGUSR2, process {number} answers", AFTER_HANDOVER, has_successor=True)
+        successor = await self._stay.handover.run(listener, say)
+        if successor is not None and not self.should_exit:
+            why = f"SIGUSR2, process {successor.process.pid} answers"
+            self._leaving.order(why, AFTER_HANDOVER, partial(pass_on, successor.channel))
             self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -100,6 +113,8 @@ class Server(uvicorn.Server):
         if not self._stay.lifecycle.is_leaving:
             self._leaving.order("no signal", quick(self._stay.patience))
         await self._leaving.run(self, sockets or [])
+        if self._taking is not None:
+            self._taking.close()
 
 
 async def listen(

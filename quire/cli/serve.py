@@ -25,7 +25,7 @@ from quire.cli.listener import open_listener
 from quire.cli.prepare import Prepared, describe, prepare
 from quire.cli.progress import LoadingBar
 from quire.cli.reloading import Kept, Reloading
-from quire.cli.successor import check_ready_fd, tell_ready
+from quire.cli.successor import check_ready_fd
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import MODULE, spawn
@@ -104,13 +104,11 @@ async def _serve(
 
         def answers() -> None:
             _announce(ready, settings, prepared, ring, tls, listener)
-            if settings.ready_fd is not None:
-                tell_ready(settings.ready_fd)
 
         patience = Patience(settings.drain_grace, settings.drain_timeout)
         command = [sys.executable, *sys.orig_argv[1:]]
         handover = Handover(command, prepared.plan, service.log)
-        stay = Stay(service.lifecycle, patience, handover, is_inherited, bounds_of(settings))
+        stay = Stay(service.lifecycle, patience, handover, is_inherited, settings.ready_fd, bounds_of(settings))
         try:
             return await listen(app, listener, client, answers, stay, None if tls is None else tls.context)
         finally:

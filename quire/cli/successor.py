@@ -1,7 +1,8 @@
 """Another server of the same arguments, on the same socket: started, and waited for until it answers.
 
-    this process   listening socket, a pipe's end  -->  successor   loads, listens on the same socket
-                   <--  one line                                    "ready", or the pipe's end if it gives up
+    this process   listening socket, a Unix socket's end  -->  successor   loads, listens on the same socket
+                   <--  one line                                           "ready", or the end if it gives up
+                   connections that are kept open  -->
 
 Knows: processes, descriptors, our own command line. Does not know: what is done once it answers, or has failed.
 """
@@ -11,8 +12,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import stat
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from quire.errors import InvalidSetting
 
@@ -25,32 +28,28 @@ class Successor:
 
     def __init__(self, command: Sequence[str], listener: socket.socket) -> None:
         """`command` without `--listen-fd` and `--ready-fd`: they are added."""
-        self._ready_fd, told_fd = os.pipe()
-        fds = {"--listen-fd": str(listener.fileno()), "--ready-fd": str(told_fd)}
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.channel.setblocking(False)
+        fds = (listener.fileno(), theirs.fileno())
+        words = with_options(command, {"--listen-fd": str(fds[0]), "--ready-fd": str(fds[1])})
         try:
-            self.process = subprocess.Popen(
-                with_options(command, fds), pass_fds=(listener.fileno(), told_fd), stdin=subprocess.DEVNULL
-            )
+            self.process = subprocess.Popen(words, pass_fds=fds, stdin=subprocess.DEVNULL)
         except OSError:
-            os.close(self._ready_fd)
+            self.channel.close()
             raise
         finally:
-            os.close(told_fd)
+            theirs.close()
 
     async def answers(self) -> bool:
         """True once it answers requests, False once it has ended without."""
-        said = asyncio.StreamReader()
-        here = asyncio.get_running_loop()
-        transport, _ = await here.connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(said), os.fdopen(self._ready_fd, "rb", 0)
-        )
         try:
-            return await said.readline() == READY
-        finally:
-            transport.close()
+            return await asyncio.get_running_loop().sock_recv(self.channel, len(READY)) == READY
+        except ConnectionError:
+            return False
 
     async def leave(self) -> int:
         """Let it go, if it is still there; its exit code."""
+        self.channel.close()
         self.process.terminate()
         try:
             return await asyncio.to_thread(self.process.wait, LEAVE_S)
@@ -69,14 +68,20 @@ def check_ready_fd(fd: int | None) -> None:
         raise InvalidSetting("--ready-fd is no open descriptor", got=fd, hint=problem.strerror) from problem
 
 
-def tell_ready(fd: int) -> None:
-    """Tell whoever waits at the other end of `fd` that requests are answered; he may have gone."""
-    try:
+def tell_ready(fd: int) -> socket.socket | None:
+    """Tell whoever waits at the other end of `fd` that requests are answered; he may have gone.
+
+    A predecessor waits at a socket, and passes his connections through it: that is returned. Anything else is closed.
+    """
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        channel = socket.socket(fileno=fd)
+        with suppress(ConnectionError):
+            channel.send(READY)
+        return channel
+    with suppress(BrokenPipeError):
         os.write(fd, READY)
-    except BrokenPipeError:
-        return
-    finally:
-        os.close(fd)
+    os.close(fd)
+    return None
 
 
 def with_options(command: Sequence[str], options: Mapping[str, str]) -> list[str]:

@@ -21,6 +21,8 @@ import uvicorn
 from quire.server.lifecycle import Lifecycle, Phase
 from quire.server.protocol import HttpProtocol
 
+PassOn = Callable[[HttpProtocol], bool]
+
 LOOK_S = 0.02
 BACKLOG_S = 0.05  # how long connections that the kernel has already made are still taken
 LINGER_S = 1.0  # how long a connection may say nothing before it is closed: a request may be on its way
@@ -52,12 +54,18 @@ class Leaving:
         """`is_shared`: somebody else holds the listening socket too, and keeps it when we close ours."""
         self._lifecycle, self._say, self._is_shared = lifecycle, say, is_shared
         self._patience = AFTER_HANDOVER
+        self._pass_on: PassOn | None = None
         self._began_s = self._drains_since_s = 0.0
         self._is_hurried = self._is_over = False
 
-    def order(self, why: str, patience: Patience, has_successor: bool = False) -> None:
-        """Begin to leave, or go on to leave in another way. Call it in the loop that serves."""
+    def order(self, why: str, patience: Patience, pass_on: PassOn | None = None) -> None:
+        """Begin to leave, or go on to leave in another way. Call it in the loop that serves.
+
+        `pass_on` gives an idle connection to a successor, who answers at our address; False if he cannot have it.
+        """
+        has_successor = pass_on is not None
         self._lifecycle.drain(has_successor)
+        self._pass_on = pass_on or self._pass_on
         self._patience = patience
         self._began_s = asyncio.get_running_loop().time()
         if self._drains_since_s:  # new connections are not taken any more: the new bound counts from now
@@ -114,11 +122,13 @@ class Leaving:
         self._say("ended    every answer was whole" if not num_ended else f"ended    {requests(num_ended)} cut short")
 
     def _is_empty(self, server: uvicorn.Server) -> bool:
-        """Whether nobody is connected any more; closes connections that have said nothing for long enough."""
+        """Whether nobody is connected any more. Who says nothing goes to the successor, or is closed after a while."""
         now_s = self._now()
         linger_s = self._patience.linger_s if self._lifecycle.phase == Phase.DRAINING else 0.0
         for connection in connections(server):
-            if connection.is_idle and now_s >= max(connection.idle_since_s, self._began_s) + linger_s:
+            if not connection.is_idle or (self._pass_on is not None and self._pass_on(connection)):
+                continue
+            if now_s >= max(connection.idle_since_s, self._began_s) + linger_s:
                 connection.transport.close()
         return not server.server_state.connections and not server.server_state.tasks
 

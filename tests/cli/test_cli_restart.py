@@ -29,6 +29,7 @@ os.dup2(int(sys.argv[1]), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
 os.execv(sys.argv[2], sys.argv[2:])
 """
+VERSION = b"GET /version HTTP/1.1\r\nhost: x\r\n\r\n"
 QUICK = ("--threads", "1", "--drain-grace", "0")
 
 
@@ -37,6 +38,16 @@ def wait_until(is_so: Callable[[], object]) -> None:
     while not is_so():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def told_version(sock: socket.socket) -> bytes:
+    sock.sendall(VERSION)
+    said = b""
+    while not said.endswith(b"}"):
+        part = sock.recv(65536)
+        assert part, said
+        said += part
+    return said
 
 
 def end_process(pid: int) -> None:
@@ -71,6 +82,23 @@ def test_a_successor_takes_over_the_socket_while_streams_go_on(tmp_path: Path) -
         finally:
             if successor is not None:
                 end_process(successor)
+
+
+@needs_model
+def test_connections_that_are_kept_go_to_the_successor() -> None:
+    with served(*QUICK) as server:
+        host, port = server.url.removeprefix("http://").removesuffix("/v1").split(":")
+        silent, fresh = (socket.create_connection((host, int(port)), timeout=PATIENCE_S) for _ in range(2))
+        assert b"200 OK" in told_version(silent)
+        server.process.send_signal(signal.SIGUSR2)
+        successor = int(server.wait_for(r"^restart +process (\d+) starts").group(1))
+        try:
+            assert server.process.wait(PATIENCE_S) == 0
+            for sock in (silent, fresh):
+                assert b"connection: close" not in told_version(sock).lower()
+                sock.close()
+        finally:
+            end_process(successor)
 
 
 @needs_model

@@ -271,7 +271,7 @@ def test_beside_a_successor_the_address_stays_ready_and_nothing_is_cut_off_by_ti
         it.inner.runner.gate.clear()
 
         def hand_over() -> None:
-            it.server._leaving.order("a test", Patience(0.0, inf, 1000.0), has_successor=True)
+            it.server._leaving.order("a test", Patience(0.0, inf, 1000.0), lambda connection: False)
             it.server.should_exit = True
 
         it.call(hand_over)
@@ -292,7 +292,7 @@ def test_an_order_to_leave_counts_beside_a_successor_too() -> None:
         it.inner.runner.gate.clear()
 
         def hand_over() -> None:
-            it.server._leaving.order("a test", leaving.AFTER_HANDOVER, has_successor=True)
+            it.server._leaving.order("a test", leaving.AFTER_HANDOVER, lambda connection: False)
             it.server.should_exit = True
 
         it.call(hand_over)
