@@ -27,6 +27,7 @@ from quire.cli.passing import Taking, pass_on
 from quire.cli.successor import tell_ready
 from quire.engine.client import EngineClient
 from quire.engine.garbage import Sweeper, settle_in
+from quire.observe.lines import Lines
 from quire.server.leaving import AFTER_HANDOVER, Leaving, Patience, quick
 from quire.server.lifecycle import Lifecycle
 from quire.server.protocol import Bounds
@@ -139,7 +140,7 @@ async def listen(
 
 def say(line: str) -> None:
     """One line for whoever looks after the server."""
-    print(line, file=sys.stderr, flush=True)
+    Lines(sys.stderr).tell(line)
 
 
 async def _watch(client: EngineClient) -> None:

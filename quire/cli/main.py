@@ -23,6 +23,7 @@ from quire.cli.bench.stall import stall
 from quire.cli.flags import with_settings
 from quire.cli.keys import keys
 from quire.cli.sim import sim
+from quire.cli.standard_streams import open_missing
 from quire.errors import QuireError
 from quire.settings import EngineSettings, ServerSettings
 
@@ -214,6 +215,7 @@ def doctor(model: Model = None, revision: Revision = None, as_json: AsJson = Fal
 
 def run() -> None:
     """The `quire` command."""
+    open_missing()
     try:
         app()
     except BrokenPipeError:  # the reader of our output has had enough: `quire run ... | head`

@@ -29,6 +29,7 @@ from quire.cli.successor import check_ready_fd
 from quire.engine.client import EngineClient
 from quire.engine.messages import Ready
 from quire.engine.process import MODULE, spawn
+from quire.observe.lines import Lines
 from quire.plan import Contract
 from quire.server.tls import Tls, tls_files
 from quire.settings import EngineSettings, ServerSettings
@@ -255,4 +256,4 @@ def _announce(
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    Lines(sys.stderr).tell(line)

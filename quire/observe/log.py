@@ -13,6 +13,8 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
+from quire.observe.lines import Lines
+
 ROOT = "quire"
 FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.asgi")
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -33,12 +35,41 @@ class LineFormat(logging.Formatter):
         return line
 
 
+class LineHandler(logging.Handler):
+    """Writes records as lines without waiting for their reader; what was lost is told once there is room again."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._lines = Lines(stream)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, or lose it."""
+        try:
+            if self._lines.num_lost and self._lines.can_take():
+                self._lines.tell(self.format(_lost(self._lines.forget())))
+            self._lines.tell(self.format(record))
+        except Exception:  # noqa: BLE001 - as logging's own handlers do: what is said may never break who says it
+            self.handleError(record)
+
+
+def _lost(num: int) -> logging.LogRecord:
+    fields = {"lines": num, "why": "nobody read stderr"}
+    about = {
+        "name": ROOT,
+        "levelno": logging.WARNING,
+        "levelname": "WARNING",
+        "msg": "log_lines_lost",
+        "fields": fields,
+    }
+    return logging.makeLogRecord(about)
+
+
 def set_up(level: str = "info", stream: TextIO | None = None) -> logging.Handler:
     """Point our loggers, and the HTTP server's, at one handler on `stream` (stderr). Calling it again replaces it.
 
     The HTTP server's own lines are shown from `warning` on (from `debug` on where that is the level).
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = LineHandler(stream or sys.stderr)
     handler.setFormatter(LineFormat())
     for name in (ROOT, *FOREIGN):
         logger = logging.getLogger(name)
