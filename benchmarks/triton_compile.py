@@ -118,6 +118,7 @@ def steps(quick: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield from rowwise_steps()
     yield from attention_steps(quick)
     yield from linear_steps(quick)
+    yield from sample_steps(quick)
 
 
 def rowwise_steps() -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -184,6 +185,28 @@ def linear_steps(quick: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "1 row, gated and added", lambda: linear(*call)
     small = torch.empty(1, 1024, dtype=torch.bfloat16)
     yield "1 row, split inputs", lambda: linear(small, make_weight("bfloat16", 1024, 1024), small)
+
+
+def sample_steps(quick: bool) -> Iterator[tuple[str, Callable[[], Any]]]:
+    from quire.kernels.torch.draws import Outcome, RowTensors
+    from quire.kernels.triton.sample import sample
+
+    long, ints, wide = (torch.zeros(4, dtype=dtype) for dtype in (torch.int64, torch.int32, torch.float64))
+    logits, tops = torch.empty(4, VOCAB), (torch.empty(4, 5, dtype=torch.int32), torch.empty(4, 5, dtype=torch.float64))
+    what = ["greedy", "temperature", "top_p", "penalties, masks and log probabilities"]
+    for level, name in enumerate(what[-1:] if quick else what, 3 if quick else 0):
+        rows = RowTensors(
+            long, long, wide, long, wide, wide, torch.ones(4), torch.ones(4), ints, ints, ints, ints, ints, ints,
+            ints, ints, torch.ones(4), True, level > 0, level > 1, level > 2, level > 2, 5,
+        )  # fmt: skip
+        extra = (torch.zeros(4, VOCAB, dtype=torch.int32), torch.zeros(4, VOCAB // 32, dtype=torch.int32))
+        out = Outcome(ints, ints, wide, ints, *tops)
+        yield (
+            name,
+            lambda rows=rows, out=out, level=level, extra=extra: sample(
+                logits, rows, out, *(extra if level > 2 else (None, None))
+            ),
+        )
 
 
 def make_weight(dtype: str, n: int, k: int, group: int = 0) -> Any:
