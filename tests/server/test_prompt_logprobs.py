@@ -21,7 +21,7 @@ STEPS = EngineSettings(max_model_len=512, max_num_seqs=8, max_num_batched_tokens
 
 
 class Spoilt:
-    """A model that gives token 11 next to no chance, and has a row that is not finite in every step that reads token 13."""
+    """A model that gives token 11 next to no chance, and a row that is not finite in steps that read token 13."""
 
     def __init__(self, model: Any) -> None:
         self._model = model

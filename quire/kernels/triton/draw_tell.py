@@ -55,7 +55,7 @@ def tell_top(
     normaliser = _normaliser(peaks_ptr, sums_ptr, row, B, C, UNIT, BLOCK_B, BLOCK_C)
     left = tl.where(blocks < B, tl.minimum(V - blocks * BLOCK, BLOCK), 0)  # tokens of a block not told yet
     last_values, last_ids = tl.full([BLOCK_B], float("inf"), tl.float32), tl.full([BLOCK_B], -1, tl.int32)
-    for place in range(0, width):
+    for place in range(width):
         best = tl.max(tl.where(left > 0, peaks, float("-inf")), 0)
         block = tl.min(tl.where((left > 0) & (peaks == best), blocks, B - 1), 0)
         chosen = blocks == block
