@@ -15,10 +15,10 @@ import mmap
 import os
 import queue
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
+from quire.engine.children import command
 from quire.engine.grammars import Told
 from quire.engine.messages import FromGrammars, KeepGrammars, Prepare, Prepared, ToGrammars
 from quire.engine.wire import Decoder, encode, rebuild
@@ -95,9 +95,10 @@ class _Child:
         child_reads, self._write_fd = os.pipe()
         self._read_fd, child_writes = os.pipe()
         fds = (child_reads, child_writes, memory_fd)
-        command = [sys.executable, "-m", "quire.engine.grammar_child", *map(str, fds)]
         # In a group of its own: Ctrl-C, even while it starts, is for others; it leaves when the pipe closes.
-        self._process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, process_group=0)
+        self._process = subprocess.Popen(
+            command("quire.engine.grammar_child", fds), pass_fds=fds, stdin=subprocess.DEVNULL, process_group=0
+        )
         os.close(child_reads)
         os.close(child_writes)
         self.is_gone = False

@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from quire.engine import body
 from quire.engine.body import DUMP_SIGNAL, Body
+from quire.engine.children import command
 from quire.engine.client import EngineClient
 from quire.engine.messages import UNBOUND, FromEngine, Start, ToEngine
 from quire.engine.pulse import Pulse
@@ -52,8 +52,7 @@ class ProcessLink:
         parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         fds = (child_reads, child_writes, self.pulse.fd)
         self._num_oom_kills = body.num_oom_kills()
-        command = [sys.executable, "-m", module, *map(str, fds), str(parent)]
-        self.process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command(module, (*fds, parent)), pass_fds=fds, stdin=subprocess.DEVNULL)
         os.close(child_reads)
         os.close(child_writes)
         self._writes.write(encode(Start(plan, str(folder), contract)))  # under a page: an empty pipe takes it whole
