@@ -6,7 +6,7 @@ Knows: ids, numbers and their ranges. Does not know: text models, arrays, HTTP, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from quire.limits import (
 )
 
 MAX_SEED = 2**63 - 1
+FLAGS = ("include_stop_str_in_output", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,11 @@ class SamplingParams:
         check_optional_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         check_optional_integer("prompt_logprobs", self.prompt_logprobs, 0, MAX_LOGPROBS)
         check_optional_integer("truncate_prompt_tokens", self.truncate_prompt_tokens, -1, 2**31 - 1)
+        for name in FLAGS:
+            _check_kind(name, getattr(self, name), bool, "true or false")
+        if self.repetition_detection is not None:
+            what = "a RepetitionDetectionParams"
+            _check_kind("repetition_detection", self.repetition_detection, RepetitionDetectionParams, what)
         self._check_together()
         object.__setattr__(self, "stop", _stops(self.stop))
         object.__setattr__(self, "stop_token_ids", _stop_ids(self.stop_token_ids))
@@ -202,6 +208,20 @@ def check_optional_integer(name: str, value: object, low: int, high: int) -> Non
         check_integer(name, value, low, high)
 
 
+def _check_kind(name: str, value: object, kind: type | tuple[type, ...], allowed: str) -> None:
+    if not isinstance(value, kind):
+        raise RequestError(f"{name} is not {allowed}", got=value, allowed=allowed, param=name)
+
+
+def _listed(name: str, value: object) -> tuple[Any, ...]:
+    """The items of a list, or of what may stand for one."""
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise RequestError(f"{name} is not a list", got=value, allowed="a list", param=name)
+    return tuple(value)
+
+
 def _stops(stop: SequenceOf[str] | str | None) -> tuple[str, ...]:
     return _texts("stop", "stop string", stop, MAX_STOPS, MAX_STOP_CHARACTERS)
 
@@ -213,7 +233,7 @@ def _bad_words(words: SequenceOf[str] | None) -> tuple[str, ...]:
 def _texts(
     name: str, what: str, texts: SequenceOf[str] | str | None, most: int, most_characters: int
 ) -> tuple[str, ...]:
-    whole = (texts,) if isinstance(texts, str) else tuple(texts or ())
+    whole = (texts,) if isinstance(texts, str) else _listed(name, texts)
     if len(whole) > most:
         raise RequestError(f"too many {what}s", got=len(whole), allowed=f"at most {most}", param=name)
     for text in whole:
@@ -228,15 +248,16 @@ def _texts(
 
 
 def _stop_ids(ids: SequenceOf[int] | None) -> tuple[int, ...]:
-    if ids is not None and len(ids) > MAX_STOP_TOKEN_IDS:
+    whole = _ids("stop_token_ids", ids)
+    if len(whole) > MAX_STOP_TOKEN_IDS:
         raise RequestError(
-            "too many stop_token_ids", got=len(ids), allowed=f"at most {MAX_STOP_TOKEN_IDS}", param="stop_token_ids"
+            "too many stop_token_ids", got=len(whole), allowed=f"at most {MAX_STOP_TOKEN_IDS}", param="stop_token_ids"
         )
-    return _ids("stop_token_ids", ids)
+    return whole
 
 
 def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:
-    whole = tuple(ids or ())
+    whole: tuple[int, ...] = _listed(name, ids)
     if whole and not (set(map(type, whole)) == {int} and min(whole) >= 0 and max(whole) < 2**31):
         for token in whole:  # one of them is wrong; looking at each alone takes time
             check_integer(name, token, 0, 2**31 - 1)
@@ -246,18 +267,19 @@ def _ids(name: str, ids: SequenceOf[int] | None) -> tuple[int, ...]:
 def _allowed(ids: SequenceOf[int] | None) -> tuple[int, ...] | None:
     if ids is None:
         return None
-    if not 1 <= len(ids) <= MAX_ALLOWED_TOKEN_IDS:
+    whole = _listed("allowed_token_ids", ids)
+    if not 1 <= len(whole) <= MAX_ALLOWED_TOKEN_IDS:
         raise RequestError(
             "allowed_token_ids is empty or too long",
-            got=len(ids),
+            got=len(whole),
             allowed=f"1 to {MAX_ALLOWED_TOKEN_IDS} ids",
             param="allowed_token_ids",
         )
-    return _ids("allowed_token_ids", ids)
+    return _ids("allowed_token_ids", whole)
 
 
 def _processors(processors: SequenceOf[Any] | None) -> tuple[Any, ...]:
-    whole = tuple(processors or ())
+    whole = _listed("logits_processors", processors)
     if len(whole) > MAX_LOGITS_PROCESSORS or not all(map(callable, whole)):
         raise RequestError(
             "logits_processors are too many, or not all callable",
@@ -269,8 +291,9 @@ def _processors(processors: SequenceOf[Any] | None) -> tuple[Any, ...]:
 
 
 def _bias(bias: Mapping[int, float] | None) -> dict[int, float] | None:
-    if not bias:
+    if bias is None:
         return None
+    _check_kind("logit_bias", bias, Mapping, "a mapping of ids to numbers")
     if len(bias) > MAX_LOGIT_BIAS:
         raise RequestError(
             "too many logit_bias entries", got=len(bias), allowed=f"at most {MAX_LOGIT_BIAS}", param="logit_bias"
@@ -278,4 +301,4 @@ def _bias(bias: Mapping[int, float] | None) -> dict[int, float] | None:
     for token, value in bias.items():
         check_integer("logit_bias", token, 0, 2**31 - 1)
         check_number("logit_bias", value, -100.0, 100.0)
-    return dict(bias)
+    return dict(bias) or None
