@@ -42,6 +42,8 @@ KINDS: tuple[type, ...] = (
 )
 MAX_FRAME_BYTES = 2**28
 _HEADER = struct.Struct("<IB")
+# Text that is no UTF-8 is a plain ValueError; what a dataclass finds wrong with its values is one of ours or Python's.
+UNREADABLE = (msgspec.MsgspecError, QuireError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 def encode(message: Message) -> bytes:
@@ -74,7 +76,7 @@ class Decoder:
     def _decode(self, kind: int, body: bytes) -> Message:
         try:
             message: Message = self._decoders[kind].decode(body)
-        except (msgspec.ValidationError, msgspec.DecodeError, QuireError) as problem:
+        except UNREADABLE as problem:
             raise InternalError(f"a {KINDS[kind].__name__} on the engine's pipe cannot be read") from problem
         return message
 

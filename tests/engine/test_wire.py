@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from math import inf
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from quire.engine.messages import Abort, Failed, Loading, Ready, Refused, Start, StepReport, Submit
-from quire.engine.wire import Decoder, encode
+from quire.engine.wire import KINDS, Decoder, encode
 from quire.errors import InternalError
 from quire.events import CacheUse, Examined, StepStats
 from quire.plan import Plan, WeightBytes
@@ -88,3 +89,13 @@ def test_a_request_that_breaks_its_own_rules_is_refused() -> None:
     frame[at : at + 9] = b"\xcb\x7f\xf8" + bytes(6)  # NaN
     with pytest.raises(InternalError):
         list(Decoder().feed(bytes(frame)))
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x82\xaarequest_id\xa1\xa8\xa5index\x00", b"\xa1\xff", b"\x91" * 5000, b"\xc1", b""]
+)
+def test_bodies_that_break_the_parser_otherwise_are_refused(body: bytes) -> None:
+    """Text that is no UTF-8 and nesting without end raise errors of Python's own."""
+    kind = KINDS.index(Abort)
+    with pytest.raises(InternalError, match="cannot be read"):
+        list(Decoder().feed(struct.pack("<IB", len(body), kind) + body))
