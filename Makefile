@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside train clients clean
+.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside train clients fuzz clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -90,6 +90,18 @@ clients/node_modules/.installed: clients/package.json clients/package-lock.json
 
 beside: $(VENV)/.installed-test ## hostile requests beside healthy streams: make beside REQUESTS=100000
 	@$(BIN)/python -m chaos.beside --requests $(REQUESTS) $(ARGS)
+
+# Fuzzers are pinned and come into an environment of their own. What they find stays in build/fuzz/findings.
+FUZZ := .venv-fuzz
+SECONDS ?= 20
+TARGETS ?=
+fuzz: $(VENV)/.installed $(FUZZ)/.installed ## fuzz what reads foreign bytes: make fuzz SECONDS=600 TARGETS="wire http"
+	@$(BIN)/python fuzz/run.py $(BIN)/quire $(abspath $(FUZZ))/bin/python --seconds $(SECONDS) $(if $(TARGETS),--targets $(TARGETS)) $(ARGS)
+
+$(FUZZ)/.installed: fuzz/requirements.txt
+	@$(PYTHON) -m venv $(FUZZ)
+	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
 	$(BIN)/python -m training.train $(ARGS)
