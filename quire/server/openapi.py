@@ -34,16 +34,18 @@ GIVES: Mapping[str, type[msgspec.Struct]] = {
 }
 STREAMS = frozenset(GIVES)
 ENGINE = frozenset({401, 503})  # any route may answer with these; those that read a body with the next ones too
-BODY = frozenset({400, 404, 413, 429, 431, 500})
+BODY = frozenset({400, 404, 408, 413, 414, 429, 431, 500})
 ERRORS: Mapping[int, str] = {
     400: "The request cannot be answered: `message` says what, what it got, what is allowed.",
     401: "No key, or a wrong one.",
     404: "No such route, or no such model.",
+    408: "The head or the body did not come in time.",
     413: "The body is too large.",
+    414: "The path and query are too long.",
     429: "Too much is waiting, or the deadline cannot be kept; retry-after says when to come again.",
     431: "The head is too large.",
     500: "A mistake of the server's, or a computation that went wrong: this request's alone.",
-    503: "The engine is not serving.",
+    503: "The engine is not serving, or too many connections are open.",
 }
 
 
