@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside train clients fuzz clean
+.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside chaos soak train clients fuzz clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -102,6 +102,13 @@ $(FUZZ)/.installed: fuzz/requirements.txt
 	@$(PYTHON) -m venv $(FUZZ)
 	$(FUZZ)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+chaos: $(VENV)/.installed-test ## kill, stop, starve and fill up a server, and look: make chaos ARGS="--only stderr"
+	@$(BIN)/python -m chaos.night $(ARGS)
+
+MINUTES ?= 2
+soak: $(VENV)/.installed-test ## everything at once for MINUTES, and whether anything grows
+	@$(BIN)/python -m chaos.soak --minutes $(MINUTES) $(ARGS)
 
 train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
 	$(BIN)/python -m training.train $(ARGS)

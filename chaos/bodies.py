@@ -5,6 +5,7 @@ Knows: the API's field names (from the server's own schema) and values that fit 
 
 from __future__ import annotations
 
+import copy
 from random import Random
 
 from chaos.http_text import CHAT, COMPLETIONS, Raw
@@ -131,7 +132,7 @@ def generation(rng: Random, path: str) -> Body:
     known = CHAT if path.startswith(CHAT) else COMPLETIONS
     choices = [name for name in names_of(known) if name in SAMPLES and (name not in RARE or rng.random() < 0.1)]
     for name in rng.sample(choices, rng.randint(0, 3)):
-        body[name] = rng.choice(SAMPLES[name])
+        body[name] = copy.deepcopy(rng.choice(SAMPLES[name]))
     return body
 
 

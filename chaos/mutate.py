@@ -34,10 +34,10 @@ def value_changed(rng: Random, body: Body, names: Sequence[str]) -> Body:
     changed = copy.deepcopy(body)
     for _ in range(rng.choice((1, 1, 2))):
         if rng.random() < 0.5 and names:
-            changed[rng.choice(names)] = rng.choice(JUNK)
+            changed[rng.choice(names)] = copy.deepcopy(rng.choice(JUNK))
         else:
             container, key = rng.choice(places(changed))
-            container[key] = rng.choice(JUNK)
+            container[key] = copy.deepcopy(rng.choice(JUNK))
     return changed
 
 

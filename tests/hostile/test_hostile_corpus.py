@@ -12,7 +12,7 @@ from random import Random
 import pytest
 
 from chaos import advisories, corpus, lies, mutate, torture
-from chaos.bodies import SAMPLES, any_body, generation, is_short, names_of
+from chaos.bodies import JUNK, SAMPLES, any_body, generation, is_short, names_of
 from chaos.entry import ANSWERED, CLOSED, LEFT, SILENT, Entry, read, size, write
 from chaos.http_text import CHAT, COMPLETIONS, KEY, Object, Raw, render, stranger
 from chaos.sender import is_whole
@@ -112,6 +112,13 @@ def test_torture_fits_its_bounds() -> None:
     assert len(torture.strings()) >= len(torture.OWN)
     assert all(len(text) <= torture.MOST_CHARACTERS for text in torture.strings())
     assert all(max(map(ord, text), default=0) < 256 for text in torture.json_texts())
+
+
+def test_samples_and_junk_stay_as_they_are() -> None:
+    before = render(list(JUNK)), repr(SAMPLES)
+    for _ in corpus.entries(3000, seed=7):
+        pass
+    assert (render(list(JUNK)), repr(SAMPLES)) == before
 
 
 def test_lies_are_all_told() -> None:
