@@ -1,7 +1,7 @@
 """What has killed, filled or opened other servers for language models, as payloads for this one.
 
 One row for each class that advisories and bug reports of vLLM, SGLang, llama.cpp, Ollama, TGI and Triton tell of, with
-what it did there and which answer is right here. `python -m chaos.advisories` writes docs/advisories.md.
+what it did there and which answer is right here. `python -m chaos.advisories_page` writes docs/advisories.md.
 
 Knows: the classes and their payloads. Does not know: how they are sent.
 """
@@ -388,26 +388,3 @@ def all_entries(rng: Random) -> list[Entry]:
     rng.shuffle(first)
     rng.shuffle(rest)
     return first + rest
-
-
-def page() -> str:
-    """The table as Markdown."""
-    lines = [
-        "# Payloads of advisories",
-        "<!-- Written by `python -m chaos.advisories`; edit chaos/advisories.py, not this page. -->",
-        "",
-        "What has killed, filled or opened other servers, and what is right here. Each class is a set of payloads; ",
-        "`python -m chaos.beside` sends all of them beside healthy streams.",
-        "",
-        "| class | seen as | what it did | right here | payloads |",
-        "|---|---|---|---|---|",
-    ]
-    for row in TABLE:
-        lines.append(f"| {row.name} | {row.seen} | {row.did} | {row.here} | {len(row.entries())} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    from pathlib import Path
-
-    (Path(__file__).resolve().parents[1] / "docs" / "advisories.md").write_text(page(), encoding="utf-8")

@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from chaos import advisories, corpus, lies, mutate, torture
+from chaos import advisories, advisories_page, corpus, lies, mutate, torture
 from chaos.bodies import JUNK, SAMPLES, any_body, generation, is_short, names_of
 from chaos.entry import ANSWERED, CLOSED, LEFT, SILENT, Entry, read, size, write
 from chaos.http_text import CHAT, COMPLETIONS, KEY, Object, Raw, render, stranger
@@ -152,4 +152,4 @@ def test_whole_answers_are_known(data: bytes, whole: bool) -> None:
 
 def test_the_page_of_advisories_is_what_its_module_writes() -> None:
     page = (ROOT / "docs" / "advisories.md").read_text(encoding="utf-8")
-    assert page == advisories.page(), "run `python -m chaos.advisories`"
+    assert page == advisories_page.page(), "run `python -m chaos.advisories_page`"
