@@ -136,6 +136,7 @@ def build_scheduler(plan: Plan, vocab_size: int = ANY_ID) -> Scheduler:
         max_num_batched_tokens=plan.max_num_batched_tokens,
         max_model_len=plan.max_model_len,
         block_size=plan.block_size,
+        early_blocks=plan.device != "cpu",
         vocab_size=vocab_size,
     )
     prefix = PrefixIndex(plan.block_size) if plan.prefix_cache else None

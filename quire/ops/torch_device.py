@@ -16,10 +16,10 @@ from typing import Any
 
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.kernels.torch import memory, pack
-from quire.kernels.torch.drawing import Drawing
-from quire.kernels.torch.lanes import Uploads, lanes_of
+from quire.kernels.torch.drawing import Drawing, Order
+from quire.kernels.torch.lanes import Copyback, Uploads, lanes_of
 from quire.kernels.torch.loading import Loading
-from quire.kernels.torch.weight import TORCH_DTYPES, Weight
+from quire.kernels.torch.weight import INT32, TORCH_DTYPES, Weight
 from quire.ops.device import Device
 from quire.ops.kernels import Kernel, Kernels
 
@@ -86,6 +86,18 @@ class TorchDevice(Device):
     def fetch(self, array: Any) -> Any:
         """A tensor as a NumPy array; waits for the device."""
         return array.float().cpu().numpy() if array.dtype.itemsize == 2 else array.cpu().numpy()
+
+    def order_draw(self, logits_RV: Any, rows: Any) -> Order:
+        """`ops.sample.sample` begun: nothing waits; `finish_draw` does. For rows without mask and penalties."""
+        return self._drawing.begin(logits_RV, rows)
+
+    def finish_draw(self, order: Order, drawn: Any) -> int:
+        """Wait for what was ordered and write it to `drawn`; the number of rows that failed."""
+        return self._drawing.finish(order, drawn)
+
+    def copyback(self, shape: tuple[int, ...]) -> Copyback:
+        """Room on both sides for an int32 tensor that comes back while the device goes on."""
+        return Copyback(self.lanes, [(shape, INT32)])
 
     def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
         """Room for the penalties of `num_rows` sequences a step, so that no step needs more."""

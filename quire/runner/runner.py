@@ -18,6 +18,7 @@ from quire.runner.flaws import without_flawed
 from quire.runner.inputs import Machine, build_forward, on_device
 from quire.runner.masks import Ahead, Keeper, Masks
 from quire.runner.replay import Replay
+from quire.runner.run_ahead import RunAhead
 from quire.sampling.sampler import ERRORS, Sampler, told
 from quire.step import Draw, Step, StepResult, TokenLogprob, Work, WorkResult
 
@@ -38,6 +39,7 @@ class ModelRunner:
         self._head_rows = machine.head_rows
         self._sampler = Sampler(machine.device)
         self._masks = Masks(keeper, model.spec.vocab_size) if keeper is not None else None
+        self.ahead = RunAhead(model, machine, self._sampler) if replays and machine.device.kind != "cpu" else None
 
     def run(self, step: Step) -> StepResult:
         """Compute every work of `step`; K and V of its tokens are in the cache afterwards."""
@@ -45,6 +47,9 @@ class ModelRunner:
             self.machine.kv.copy_blocks(step.copies)
         draws = [work.draw for work in step.works if work.draw is not None]
         masks = self._masks if self._masks is not None and self._masks.begin(draws) else None
+        found = self.ahead.run(step, masks is None) if self.ahead is not None else None
+        if found is not None:
+            return found
         replay = self._replay
         logits_RV = replay.logits(step) if replay is not None else None
         if replay is not None and logits_RV is not None:

@@ -43,6 +43,25 @@ class Batch:
     processed: list[int]  # rows that have logits processors
 
 
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A draw under way; `tokens_D` are on the device already."""
+
+    device: Any
+    batch: Batch
+    order: Any
+    vocab_size: int
+
+    @property
+    def tokens_D(self) -> Any:
+        """int32, -1 where a row failed."""
+        return self.order.tokens_D
+
+    def results(self) -> list[WorkResult]:
+        """One result a row; waits until they have come back."""
+        return _told_of(self.batch, self.device.finish_draw(self.order, self.batch.drawn), self.vocab_size)
+
+
 class Sampler:
     """Turns logits into results.
 
@@ -75,6 +94,16 @@ class Sampler:
             return self._draw_processed(logits_RV, batch, mask_RW)
         return self._draw_batch(logits_RV, batch, mask_RW)
 
+    def order(self, logits_RV: Any, draws: SequenceOf[Draw], lead: int = 0) -> Ordered:
+        """`draw` begun on a device that need not be waited for, of rows that ask for nothing but a token.
+
+        `lead` tokens that are not in the draws' histories yet stand between them and the drawn one.
+        """
+        batch = self._batch(draws, logits_RV.shape[1], 0)
+        batch.positions_R[:] = [len(record.draw.history) + lead for record in batch.records]
+        device: Any = self._device
+        return Ordered(device, batch, device.order_draw(logits_RV, batch.rows), logits_RV.shape[1])
+
     def _draw_batch(self, logits_RV: np.ndarray, batch: Batch, mask_RW: np.ndarray | None) -> list[WorkResult]:
         batch.positions_R[:] = [len(record.draw.history) for record in batch.records]
         if batch.counts_R is not None:
@@ -82,9 +111,7 @@ class Sampler:
                 if record.counts is not None:
                     record.counts.catch_up(record.draw.history)
         failed = sample(self._device, logits_RV, batch.rows, batch.drawn, batch.counts_R, mask_RW)
-        if batch.plain and not failed:
-            return [WorkResult((token,)) for token in batch.drawn.tokens_D.tolist()]
-        return list(_results(batch, logits_RV.shape[1]))
+        return _told_of(batch, failed, logits_RV.shape[1])
 
     def _draw_processed(self, logits_RV: np.ndarray, batch: Batch, mask_RW: np.ndarray | None) -> list[WorkResult]:
         """The same, after the rows that have processors went through them; what the model thought stays as it was."""
@@ -123,6 +150,13 @@ class Sampler:
         batch = _make_batch(ids, records)
         self._batches[place : place + 1] = [batch]
         return batch
+
+
+def _told_of(batch: Batch, num_failed: int, vocab_size: int) -> list[WorkResult]:
+    """What `batch.drawn` says, row by row."""
+    if batch.plain and not num_failed:
+        return [WorkResult((token,)) for token in batch.drawn.tokens_D.tolist()]
+    return list(_results(batch, vocab_size))
 
 
 def told(device: Device, logits_RV: np.ndarray, tokens: SequenceOf[int], num_top: int) -> list[TokenLogprob] | None:

@@ -15,7 +15,8 @@ class SchedulerLimits:
 
     `max_num_seqs` rows (samples) run at once, `max_num_batched_tokens` tokens are computed in one step, a sequence
     holds at most `max_model_len` tokens with its prompt, a KV block holds `block_size` tokens, and tokens are ids below
-    `vocab_size`.
+    `vocab_size`. With `early_blocks` a steady sequence takes its next block, if one is idle, a step before it writes
+    there: a runner that works ahead finds it in the table.
     """
 
     max_num_seqs: int
@@ -23,10 +24,11 @@ class SchedulerLimits:
     max_model_len: int
     block_size: int = 16
     vocab_size: int = ANY_ID
+    early_blocks: bool = False
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            if getattr(self, entry.name) < 1:
+            if entry.name != "early_blocks" and getattr(self, entry.name) < 1:
                 raise InvalidSetting(f"{entry.name} is too small", got=getattr(self, entry.name), allowed="1 or more")
 
     def num_blocks(self, num_tokens: int) -> int:

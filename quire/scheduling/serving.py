@@ -85,10 +85,12 @@ class Serving:
     def _serve_running(self, line: Line, grants: list[int], draft: Draft) -> bool:
         """Give those who run, oldest first, what they are granted; whether blocks ran short."""
         add, add_seat, size = draft.works.append, draft.seats.append, self._limits.block_size
-        pressed, num_steady = False, 0
+        pressed, num_steady, early = False, 0, self._limits.early_blocks
         for seat, grant in zip(tuple(line.running), grants, strict=True):
             start = seat.num_computed
-            if grant == 1 and seat.steady and (start % size or self._holdings.extend(seat)):
+            if grant == 1 and seat.steady and (start % size or self._reaches(seat, start)):
+                if early and (start + 1) % size == 0:
+                    self._holdings.extend(seat)
                 # A full house does this hundreds of times a step: the last step's work, one token on.
                 work = seat.again
                 work.start = start
@@ -107,6 +109,10 @@ class Serving:
             self._grant(seat, grant, draft)
         draft.num_left -= num_steady
         return pressed
+
+    def _reaches(self, seat: Seat, start: int) -> bool:
+        """Whether `seat` has a block for position `start`, the first of it: taken early, or now."""
+        return len(seat.blocks) * self._limits.block_size > start or self._holdings.extend(seat)
 
     def _serve_waiting(self, draft: Draft) -> None:
         """Admit ordinary sequences while rows, tokens and blocks last."""

@@ -28,12 +28,24 @@ Chain = Callable[[Tensor, RowTensors, Outcome, Tensor | None, Tensor | None], No
 
 @dataclass(slots=True)
 class Held:
-    """One batch of rows on the device. `rows` is kept, so that its identity stays its own."""
+    """One batch of rows on the device. `rows` is kept, so that its identity stays its own.
+
+    What is drawn goes to two places in turn, so that a second draw may be ordered before the first one was looked at.
+    """
 
     rows: Any
     tensors: RowTensors
+    places: list[tuple[Copyback, Outcome]]
+    turn: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A draw that is under way: `tokens_D` (int32) are on the device already for whatever is ordered next."""
+
+    held: Held
     copyback: Copyback
-    outcome: Outcome
+    tokens_D: Tensor
 
 
 class Drawing:
@@ -72,9 +84,12 @@ class Drawing:
         rows: Any,
         counts_R: Sequence[Counts | None] | None = None,
         mask_RW: np.ndarray[Any, Any] | None = None,
-    ) -> Held:
-        """Order the draw and the copy of what comes of it; nothing waits for the device."""
+    ) -> Order:
+        """Order the draw and the copy of what comes of it; nothing waits for the device. Of the same rows at most two
+        may be under way."""
         held = self._hold(rows)
+        held.turn = 1 - held.turn
+        copyback, outcome = held.places[held.turn]
         places_R = np.full(len(rows.params_R), -1, np.int32)
         table = None
         if counts_R is not None and self._table is not None:
@@ -84,13 +99,14 @@ class Drawing:
         tensors = self._uploads.upload(sent if mask_RW is None else [*sent, mask_RW])
         mask = tensors[2] if mask_RW is not None else None
         now = replace(held.tensors, position_R=tensors[0], counts_R=tensors[1], is_penalised=table is not None)
-        self._chain(logits_RV, now, held.outcome, table, mask)
-        held.copyback.begin()
-        return held
+        self._chain(logits_RV, now, outcome, table, mask)
+        copyback.begin()
+        return Order(held, copyback, outcome.tokens_D)
 
-    def finish(self, held: Held, drawn: Any) -> int:
+    def finish(self, order: Order, drawn: Any) -> int:
         """Wait for the copy and write it to `drawn`; the number of rows that failed."""
-        tokens, status, logprobs, ranks, top_ids, top_logprobs = held.copyback.wait()
+        held = order.held
+        tokens, status, logprobs, ranks, top_ids, top_logprobs = order.copyback.wait()
         drawn.tokens_D[:], drawn.status_R[:] = tokens, status
         if held.tensors.has_logprobs:
             drawn.logprobs_D[:], drawn.ranks_D[:] = logprobs, ranks
@@ -112,8 +128,8 @@ class Drawing:
             ((num_draws,), torch.int32), ((num_rows,), torch.int32), ((num_draws,), torch.float64),
             ((num_draws,), torch.int32), ((num_rows, num_top), torch.int32), ((num_rows, num_top), torch.float64),
         ]  # fmt: skip
-        copyback = Copyback(self._lanes, shapes)
-        return Held(rows, self._row_tensors(rows, num_top), copyback, Outcome(*copyback.tensors))
+        copybacks = [Copyback(self._lanes, shapes) for _ in range(2)]
+        return Held(rows, self._row_tensors(rows, num_top), [(each, Outcome(*each.tensors)) for each in copybacks])
 
     def _row_tensors(self, rows: Any, num_top: int) -> RowTensors:
         params = rows.params_R
