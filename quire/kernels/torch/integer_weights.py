@@ -20,21 +20,16 @@ _POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-
 def weigh(x_RV: Tensor, peak_R1: Tensor, inv_temperature_R1: Tensor) -> Tensor:
     """round(exp((x - peak) * inv_temperature) * 2**42), int64 [R, V]; x <= peak, all float32.
 
-    Constants stand in tensors of float32: a Python number might be multiplied in another width.
+    torch rounds a Python number to the tensor's float32 before it computes, so each step is one float32 operation. (A
+    constant made on the device would be a copy that waits.)
     """
-    log2_e, high, low, shifter, one, least, *polynomial = _constants(x_RV.device).unbind()
     y_RV = (x_RV - peak_R1) * inv_temperature_R1
-    held_RV = torch.where(y_RV > least, y_RV, least)  # NaN too: of rows that fail, or where nothing is scaled
-    i_RV = held_RV * log2_e + shifter - shifter
-    r_RV = held_RV - i_RV * high - i_RV * low
+    held_RV = torch.where(y_RV > _LEAST, y_RV, _LEAST)  # NaN too: of rows that fail, or where nothing is scaled
+    i_RV = held_RV * _LOG2_E + _SHIFTER - _SHIFTER
+    r_RV = held_RV - i_RV * _LN2_HIGH - i_RV * _LN2_LOW
     p_RV = torch.full_like(r_RV, _POLYNOMIAL[0])
-    for coefficient in polynomial[1:]:
+    for coefficient in _POLYNOMIAL[1:]:
         p_RV = p_RV * r_RV + coefficient
-    p_RV = p_RV * (r_RV * r_RV) + r_RV + one
+    p_RV = p_RV * (r_RV * r_RV) + r_RV + 1.0
     power_RV = ((i_RV.to(torch.int32) + 127) << 23).view(torch.float32)
     return ((p_RV * power_RV).double() * UNIT).round().long()
-
-
-def _constants(device: torch.device) -> Tensor:
-    values = (_LOG2_E, _LN2_HIGH, _LN2_LOW, _SHIFTER, 1.0, _LEAST, *_POLYNOMIAL)
-    return torch.tensor(values, dtype=torch.float32, device=device)

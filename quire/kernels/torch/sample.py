@@ -57,7 +57,7 @@ def adjusted(logits_RV: Tensor, rows: RowTensors, counts_SV: Tensor | None, mask
     """A copy of the rows with penalties, biases, bans and mask."""
     row_RV = logits_RV.clone()
     if rows.is_penalised and counts_SV is not None:
-        row_RV = torch.minimum(penalised(row_RV, rows, counts_SV), row_RV.new_tensor(_LARGEST))
+        row_RV = penalised(row_RV, rows, counts_SV).clamp(max=_LARGEST)
     if len(rows.bias_row_B):
         flat_B = rows.bias_row_B.long() * row_RV.shape[1] + rows.bias_id_B
         row_RV.view(-1).index_add_(0, flat_B, rows.bias_value_B)
