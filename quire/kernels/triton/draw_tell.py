@@ -60,10 +60,10 @@ def tell_top(
         block = tl.min(tl.where((left > 0) & (peaks == best), blocks, B - 1), 0)
         chosen = blocks == block
         last_value = tl.min(tl.where(chosen, last_values, float("inf")), 0)
-        last_id = tl.max(tl.where(chosen, last_ids, -1), 0)
+        last_id = tl.where(best < last_value, -1, tl.max(tl.where(chosen, last_ids, -1), 0))
         ids = block * BLOCK + tl.arange(0, BLOCK)
         x = tl.load(logits_ptr + row * V + ids, mask=ids < V, other=float("-inf"))
-        token = tl.min(tl.where((x == best) & ((best < last_value) | (ids > last_id)), ids, V - 1), 0)
+        token = tl.min(tl.where((x == best) & (ids > last_id), ids, V - 1), 0)
         tl.store(ids_ptr + row * K + place, token)
         tl.store(logprobs_ptr + row * K + place, best.to(tl.float64) - normaliser)
         next_peak = tl.max(tl.where((x < best) | ((x == best) & (ids > token)), x, float("-inf")), 0)
