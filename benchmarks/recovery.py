@@ -18,11 +18,11 @@ import random
 import signal
 import sys
 import time
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 from faulty_engine import MAGIC
-from recovery_load import Answer, Load, Server, ask, body_of, differing, server
+from recovery_load import Answer, Load, Server, ask, differing, server
 
 Result = dict[str, Any]
 RESUME_S, UNREADY_S, RECOVERED_S, HEALTH_S = 3.0, 5.0, 15.0, 0.020
@@ -128,26 +128,27 @@ async def calm(args: argparse.Namespace) -> Result:
     with server(args.model) as served:
         length = args.prompt_tokens or await longest(served)
         end = time.monotonic() + 60.0 * args.minutes
-        num_done, failures = 0, []
+        answers: list[Answer] = []
+        numbers = count(1000)
+        # Made beforehand: whoever encodes thousands of ids meanwhile measures himself. The first two make each its own.
+        ids = ", ".join([str(rng.randrange(10, 200)) for _ in range(length - 2)])
+        rest = f', {ids}], "max_tokens": 8, "stream": true, "ignore_eos": true}}'.encode()
 
         async def reader() -> None:
-            nonlocal num_done
             while time.monotonic() < end:
-                ids = [rng.randrange(10, 200) for _ in range(length)]
-                answer = await ask(served, body_of(rng, 16) | {"prompt": ids, "max_tokens": 8})
-                num_done += answer.status == 200
-                if (error := answer.error()) is not None and answer.status != 429:
-                    failures.append(error)
+                first = b'{"prompt": [%d, %d' % divmod(next(numbers), 1000)
+                answers.append(await ask(served, {}, encoded=first + rest))
 
         readers = [asyncio.create_task(reader()) for _ in range(args.streams)]
         seconds, false_alarms = await probed(served, end, args.rate)
         await asyncio.gather(*readers)
+        failures = [error for answer in answers if (error := answer.error()) is not None and answer.status != 429]
         losses = [line for line in served.lines if "engine lost" in line]
     p99 = quantiles(seconds)[2]
     return {
         "minutes": args.minutes,
         "prompt_tokens": length,
-        "prompts_read": num_done,
+        "prompts_read": sum(answer.status == 200 for answer in answers),
         "probes": len(seconds),
         "health_ms": spread([1000 * each for each in seconds]),
         "false_alarms": false_alarms[:5] + losses[:5],

@@ -158,10 +158,13 @@ def _unchunked(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-async def ask(server: Server, body: Body, answer: Answer | None = None) -> Answer:
-    """Send `body` to /v1/completions and read to the end. Never raises for what the server does."""
+async def ask(server: Server, body: Body, answer: Answer | None = None, encoded: bytes | None = None) -> Answer:
+    """Send `body` to /v1/completions and read to the end. Never raises for what the server does.
+
+    `encoded` goes out in its place, where encoding it now would hold others up.
+    """
     answer = answer or Answer(body, time.monotonic())
-    data = json.dumps(body).encode()
+    data = json.dumps(body).encode() if encoded is None else encoded
     host, port = server.address
     head = f"POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\nconnection: close\r\n"
     writer = None
