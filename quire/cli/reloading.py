@@ -51,6 +51,11 @@ class Reloading:
         self._kept = tuple(kept)
         self._say = say
 
+    @property
+    def has_any(self) -> bool:
+        """False if there is nothing to read again."""
+        return bool(self._kept)
+
     def order(self) -> None:
         """SIGHUP: read everything again, now."""
         for each in self._kept:

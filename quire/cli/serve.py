@@ -100,7 +100,8 @@ async def _serve(
         from quire.server.leaving import Patience
 
         reloading = Reloading(kept_of(ring, tls), _say)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.order)
+        if reloading.has_any:  # else SIGHUP is what it is for every program: the terminal has gone
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.order)
         watching = asyncio.create_task(reloading.watch())
 
         def answers() -> None:

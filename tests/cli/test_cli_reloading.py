@@ -69,6 +69,8 @@ def test_one_that_is_no_good_changes_nothing_and_is_said_once(path: Path) -> Non
 
 def test_an_order_does_not_wait(path: Path) -> None:
     ring, reloading, said = kept(path)
+    assert reloading.has_any
+    assert not Reloading([], said.append).has_any
     path.write_text(Key("b", hash_of("b")).as_toml())
     reloading.order()
     assert ring.names == ["b"]
