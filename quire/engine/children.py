@@ -12,8 +12,6 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import quire
-
 # `home` goes first where the interpreter would not look by itself: in a source tree that is not installed.
 START = (
     "import sys; home, _, module = sys.argv[1:4]; del sys.argv[1:4]; "
@@ -24,5 +22,5 @@ START = (
 
 def command(module: str, arguments: Iterable[object]) -> list[str]:
     """What starts `module` as a program, as `python -m` would, but for where modules are looked for."""
-    home = str(Path(quire.__file__).resolve().parents[1])
+    home = str(Path(__file__).resolve().parents[2])
     return [sys.executable, "-P", "-c", START, home, "-m", module, *map(str, arguments)]
