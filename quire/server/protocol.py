@@ -10,6 +10,7 @@ Knows: connections, and bytes before the body. Does not know: what is asked for.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from quire.limits import (
     MAX_PIPELINED_BYTES,
     MAX_TARGET_BYTES,
 )
+from quire.observe import log
 from quire.server import failures
 from quire.server.access import OPEN_PATHS
 from quire.settings import ServerSettings
@@ -254,6 +256,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.transport.close()
             return
+        log.say(log.get("access"), logging.INFO, "refused", status=error.status, code=error.code)
         self.transport.write(_answer(error))
         self._linger()
 
