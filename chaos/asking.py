@@ -87,7 +87,12 @@ async def _during(port: int, load: Load, happen: Callable[[], object]) -> tuple[
     await asyncio.to_thread(happen)
     await asyncio.sleep(load.after_s)
     await streams.stop()
-    return streams, max([gap for later, gap in streams.gaps if later > at_s], default=0.0)
+    return streams, _longest(streams, at_s)
+
+
+def _longest(streams: Streams, after_s: float) -> float:
+    ends = zip(streams.gap_ends_s, streams.gaps_s, strict=True)
+    return max([gap for end, gap in ends if end > after_s], default=0.0)
 
 
 def told(streams: Streams) -> str:

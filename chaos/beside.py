@@ -21,6 +21,7 @@ import json
 import sys
 import tempfile
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -111,8 +112,13 @@ def _progress(done: int, num: int, turns: Sequence[Turn], streams: Streams) -> N
 
 def gaps_in(streams: Streams, turns: Sequence[Turn], hostile: bool) -> list[float]:
     """The streams' times between tokens that ended in turns of one kind."""
-    spans = [(turn.begin_s, turn.end_s) for turn in turns if turn.hostile == hostile]
-    return [gap for at_s, gap in streams.gaps if any(begin <= at_s < end for begin, end in spans)]
+    begins = [turn.begin_s for turn in turns]
+    found = []
+    for end_s, gap_s in zip(streams.gap_ends_s, streams.gaps_s, strict=True):
+        place = bisect_right(begins, end_s) - 1
+        if place >= 0 and turns[place].hostile == hostile and end_s < turns[place].end_s:
+            found.append(gap_s)
+    return found
 
 
 def report(streams: Streams, turns: Sequence[Turn], before: dict[str, int | None], server: Served) -> dict[str, Any]:

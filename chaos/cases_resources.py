@@ -87,7 +87,7 @@ def no_address_space() -> str:
     """RLIMIT_AS below what the KV cache needs."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (1_000 * 2**20,) * 2)
+        resource.setrlimit(resource.RLIMIT_AS, (500 * 2**20,) * 2)
 
     try:
         with served(*QUIET, before=limit, start_s=40.0, env={"MALLOC_ARENA_MAX": "1"}) as server:

@@ -11,8 +11,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from chaos.http_text import CHAT, COMPLETIONS, HEALTHY_KEY, HOST, head, render
 
@@ -123,13 +125,14 @@ class _Stream(asyncio.Protocol):
 class Streams:
     """Keeps `num_streams` of the asks going, in turn, until told to stop; `heard` has all that ended.
 
+    `gaps_s` are the times between events of all answers, `gap_ends_s` when each of them ended.
     `golden` holds what each said when nothing was beside it, once `learn` has run; an answer that differs, or fails, is
     kept whole in `harmed`.
     """
 
     def __init__(self, port: int, todo: Sequence[Ask], num_streams: int) -> None:
         self.golden: dict[str, bytes] = {}
-        self.gaps: list[tuple[float, float]] = []
+        self.gap_ends_s, self.gaps_s = array("d"), array("d")  # millions in half an hour
         self.num_heard = 0
         self.harmed: list[Heard] = []
         self._port, self._todo, self._num_streams = port, list(todo), num_streams
@@ -176,7 +179,8 @@ class Streams:
 
     def _judge(self, heard: Heard) -> None:
         self.num_heard += 1
-        self.gaps += [(later, later - earlier) for earlier, later in zip(heard.at_s, heard.at_s[1:], strict=False)]
+        self.gap_ends_s.extend(heard.at_s[1:])
+        self.gaps_s.extend([later - earlier for earlier, later in pairwise(heard.at_s)])
         if heard.failure is None and heard.said != self.golden[heard.name]:
             heard.failure = "other bytes than undisturbed"
         if heard.failure is not None:

@@ -138,7 +138,7 @@ def is_whole(data: bytes | bytearray) -> bool:
     return length is not None and len(data) >= len(head) + 4 + int(length[1])
 
 
-async def exchange(port: int, entry: Entry) -> tuple[str, float]:
+async def exchange(port: int, entry: Entry, patience_s: float = PATIENCE_S) -> tuple[str, float]:
     """What became of one entry, and how long after its last byte."""
     loop = asyncio.get_running_loop()
     try:
@@ -148,8 +148,8 @@ async def exchange(port: int, entry: Entry) -> tuple[str, float]:
     try:
         await protocol.write(entry.steps)
         sent_s = time.perf_counter()
-        patience_s = PATIENCE_S if entry.leave_s is None else entry.leave_s
-        await asyncio.wait({protocol.ended}, timeout=patience_s)
+        most_s = patience_s if entry.leave_s is None else entry.leave_s
+        await asyncio.wait({protocol.ended}, timeout=most_s)
         seconds = time.perf_counter() - sent_s
         statuses = [each for each in STATUS.findall(bytes(protocol.data)) if each != b"100"]
         if statuses:
