@@ -137,7 +137,7 @@ def rowwise_steps() -> Iterator[tuple[str, Callable[[], Any]]]:
     qkv, tables = torch.empty(4, (HEADS + 2 * KV_HEADS) * HEAD_DIM, dtype=torch.bfloat16), torch.empty(9, 64)
     q, head_norm = torch.empty(4, HEADS, HEAD_DIM, dtype=torch.bfloat16), torch.empty(HEAD_DIM)
     for dtype, weight in (("bfloat16", None), ("bfloat16", head_norm), ("int8", None), ("fp8", head_norm)):
-        pair = (weight, weight, 1e-6, q)
+        pair = (weight, weight, 1e-6, q, torch.zeros(5, dtype=torch.int32))
         yield (
             f"rope and store, {dtype}",
             lambda dtype=dtype, pair=pair: rope_store.rope_store(

@@ -87,3 +87,20 @@ def test_a_head_that_is_not_finite_is_told_by_its_scale() -> None:
     slots = inputs[2].long()
     told = pages.scales[0, 0].flatten(0, 1)[slots].isnan()
     assert told.tolist() == [[False, False], [True, False], [False, False]]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_flawed_rows_are_marked_and_no_others(dtype: str) -> None:
+    inputs = make_inputs(5, 6, 2, 16, "float32")
+    for flaw, expected in (
+        (None, [0] * 6),
+        (0, [0] * 6),
+        (6 * 16, [1, 0, 0, 1, 0, 0]),
+        (9 * 16 + 3, [1, 0, 0, 1, 0, 0]),
+    ):
+        if flaw is not None:
+            inputs[0][2, flaw] = torch.inf
+        flaws = torch.zeros(6, dtype=torch.int32)
+        rope_store(*inputs, make_pages(dtype, 2, 16), 0, None, None, 1e-6, torch.empty(5, 6, 16), flaws)
+        assert flaws.tolist() == expected, flaw
+        inputs[0][2] = 1.0

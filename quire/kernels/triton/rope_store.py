@@ -64,11 +64,21 @@ def _rounded(x1, x2, LARGEST_Q: tl.constexpr, IS_INT: tl.constexpr):
 
 
 @triton.jit
+def _tell_flaw(y1, y2, heads, inside, token, Q, G, flaws_ptr):
+    """1 in elements 0 and 1 + token where a key or value of these heads is not finite; nothing where all are."""
+    kept = ((heads >= Q) & (heads < Q + 2 * G))[:, None] & inside[None, :]
+    wrong = ((y1 - y1 != 0.0) | (y2 - y2 != 0.0)) & kept
+    flawed = tl.max(tl.max(wrong.to(tl.int32), 1), 0) != 0
+    tl.store(flaws_ptr, 1, mask=flawed)
+    tl.store(flaws_ptr + 1 + token, 1, mask=flawed)
+
+
+@triton.jit
 def _rope_store(
     qkv_ptr, positions_ptr, slots_ptr, cos_ptr, sin_ptr, q_norm_ptr, k_norm_ptr, eps, q_out_ptr,
-    keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, Q, G, D,
-    HAS_Q_NORM: tl.constexpr, HAS_K_NORM: tl.constexpr, LARGEST_Q: tl.constexpr, IS_INT: tl.constexpr,
-    BLOCK_H: tl.constexpr, BLOCK_D2: tl.constexpr,
+    keys_ptr, values_ptr, key_scales_ptr, value_scales_ptr, flaws_ptr, Q, G, D,
+    HAS_Q_NORM: tl.constexpr, HAS_K_NORM: tl.constexpr, FLAWS: tl.constexpr, LARGEST_Q: tl.constexpr,
+    IS_INT: tl.constexpr, BLOCK_H: tl.constexpr, BLOCK_D2: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0).to(tl.int64)
     heads = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
@@ -87,6 +97,8 @@ def _rope_store(
     sin = tl.load(sin_ptr + position * half + halves, mask=inside, other=0.0)[None, :]
     is_value = (heads >= Q + G)[:, None]
     y1, y2 = tl.where(is_value, raw1, x1 * cos - x2 * sin), tl.where(is_value, raw2, x2 * cos + x1 * sin)
+    if FLAWS:
+        _tell_flaw(y1, y2, heads, inside, token, Q, G, flaws_ptr)
     is_query = mask & (heads < Q)[:, None]
     out_ptr = q_out_ptr + token * Q * D + places
     tl.store(out_ptr, y1.to(q_out_ptr.dtype.element_ty), mask=is_query)
@@ -118,9 +130,11 @@ def rope_store(
     k_norm_D: Tensor | None,
     eps: float,
     q_out_TQD: Tensor,
+    flaws_T1: Tensor | None = None,
 ) -> None:
     """The contract of `ops/rope_store.py`: qkv and q_out of any float dtype, tables and norms float32, positions and
-    slots int32; everything between is float32."""
+    slots int32; everything between is float32. `flaws_T1` gets 1 in elements 0 and 1 + t where a key or value of row t
+    is not finite."""
     num_tokens, num_heads, head_dim = q_out_TQD.shape
     if num_tokens == 0:
         return
@@ -130,8 +144,8 @@ def rope_store(
     grid = (num_tokens, triton.cdiv(num_heads + 2 * num_kv_heads, BLOCK_HEADS))
     _rope_store[grid](
         qkv_TN, positions_T, slots_T, cos_PD2, sin_PD2, q_norm_D, k_norm_D, eps, q_out_TQD,
-        data[0], data[1], key_scales, value_scales, num_heads, num_kv_heads, head_dim,
-        q_norm_D is not None, k_norm_D is not None,
+        data[0], data[1], key_scales, value_scales, flaws_T1, num_heads, num_kv_heads, head_dim,
+        q_norm_D is not None, k_norm_D is not None, flaws_T1 is not None,
         0.0 if scales is None else LARGEST[data.dtype], data.dtype == torch.int8,
         BLOCK_HEADS, triton.next_power_of_2(head_dim // 2),
     )  # fmt: skip
