@@ -31,7 +31,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "three": (CHAT, {**HELLO, "n": 3, "stream": True}, {}),
     "three prompts": (PLAIN, {**SAID, "prompt": ["One", "Two", "Three"], "n": 2, "stream": True}, {}),
     "best of": (PLAIN, {**SAID, "n": 1, "best_of": 3}, {}),
-    "beams": (PLAIN, {**SAID, "ignore_eos": False, "n": 2, "use_beam_search": True, "best_of": 4}, {}),
+    "beams": (PLAIN, {**SAID, "ignore_eos": False, "n": 2, "use_beam_search": True, "best_of": 4, "max_tokens": 8}, {}),
     "prompt": (PLAIN, {**SAID, "prompt": "word " * 200, "prompt_logprobs": 2, "echo": True, "logprobs": 2}, {}),
     "long": (PLAIN, {**SAID, "prompt": "word " * 150, "max_tokens": 40}, {}),
     "much text": (CHAT, {**HELLO, "messages": MUCH, "truncate_prompt_tokens": 99}, {}),
