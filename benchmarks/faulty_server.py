@@ -1,4 +1,6 @@
-"""`quire serve` on a free port with any engine module: python benchmarks/faulty_server.py MODULE [MODEL]
+"""`quire serve` on a free port with any engine module:
+
+    python benchmarks/faulty_server.py MODULE [MODEL] [SETTING=NUMBER ...]
 
 The module is looked for beside this file first.
 """
@@ -15,5 +17,7 @@ from quire.settings import EngineSettings, ServerSettings
 if __name__ == "__main__":
     here = str(Path(__file__).resolve().parent)
     os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
-    model = sys.argv[2] if len(sys.argv) > 2 else None
-    sys.exit(serve(model, None, EngineSettings(), ServerSettings(port=0), module=sys.argv[1]))
+    named = [word for word in sys.argv[2:] if "=" not in word]
+    options = dict(word.split("=", 1) for word in sys.argv[2:] if "=" in word)
+    engine = EngineSettings(**{name: float(value) for name, value in options.items()})  # type: ignore[arg-type]
+    sys.exit(serve(named[0] if named else None, None, engine, ServerSettings(port=0), module=sys.argv[1]))

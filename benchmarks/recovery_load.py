@@ -68,11 +68,11 @@ class Server:
 
 @contextmanager
 def server(model: str | None, module: str | None = None, options: tuple[str, ...] = ()) -> Iterator[Server]:
-    """A real server on a free port; `module`: with that engine in place of ours."""
+    """A real server on a free port; `module`: with that engine in place of ours, and `options` as SETTING=NUMBER."""
     named = [model] if model else []
     command = [sys.executable, "-m", "quire", "serve", *named, "--port", "0", "--log-level", "warning", *options]
     if module is not None:
-        command = [sys.executable, str(HERE / "faulty_server.py"), module, *named]
+        command = [sys.executable, str(HERE / "faulty_server.py"), module, *named, *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said, env=environment) as process:
         found = Server(process, said)
