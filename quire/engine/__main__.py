@@ -27,7 +27,7 @@ from quire.engine.orphan import leave_with, watch_pipe
 from quire.engine.pulse import Phase, Pulse
 from quire.engine.pulsing import PulsingRunner
 from quire.engine.warm_up import warm_up
-from quire.errors import InternalError, QuireError
+from quire.errors import InternalError, NotEnoughMemory, QuireError
 
 PROCESS_NAME = "quire-engine"
 
@@ -75,7 +75,14 @@ def _serve(mailbox: PipeMailbox, pulse: Pulse, alter: Callable[[Built], None] | 
         pulse.beat(time.monotonic(), Phase.LOADING)
         mailbox.send(Loading(done, total))
 
-    built = build_engine(start.plan, folder, progress, start.contract, ProcessKeeper)
+    try:
+        built = build_engine(start.plan, folder, progress, start.contract, ProcessKeeper)
+    except MemoryError:
+        raise NotEnoughMemory(
+            "the system gives this process less memory than the plan takes",
+            got=f"{start.plan.kv_bytes / 2**20:.0f} MiB of KV cache in the plan",
+            hint="Lower --kv-cache-memory-bytes, or raise the limit (`ulimit -v`).",
+        ) from None
     engine = built.engine
     examiner = engine.examiner = make_examiner(engine, start.plan, time.monotonic)
     if alter is not None:

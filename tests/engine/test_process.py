@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from quire.engine import __main__ as begin
 from quire.engine.client import EngineClient
+from quire.engine.messages import Start
 from quire.engine.process import ProcessLink
-from quire.errors import BrokenCheckpoint, EngineDead
+from quire.errors import BrokenCheckpoint, EngineDead, NotEnoughMemory
 from quire.hardware import probe
 from quire.llm import BUNDLED
 from quire.model_spec import read_model_spec
@@ -86,3 +89,14 @@ def test_a_checkpoint_that_breaks_while_loading_is_told_with_its_type(tmp_path: 
 
     with pytest.raises(BrokenCheckpoint):
         asyncio.run(start())
+
+
+def test_memory_that_the_system_does_not_give_is_told_with_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    made = small_plan()
+    mailbox = SimpleNamespace(is_open=True, receive=lambda wait: [Start(made, str(BUNDLED))])
+    monkeypatch.setattr(begin, "build_engine", refuse)
+    with pytest.raises(NotEnoughMemory, match=f"got {made.kv_bytes / 2**20:.0f} MiB of KV cache"):
+        begin._serve(mailbox, SimpleNamespace(), None)
