@@ -35,7 +35,7 @@ from chaos import corpus, entry
 from chaos.healthy import Streams, asks
 from chaos.http_text import HEALTHY_KEY, NUM_STRANGERS, get, stranger
 from chaos.sender import SLOW_S, Order, Outcome, exchange
-from chaos.served import Served, is_alive, served
+from chaos.served import Served, end_in_order, is_alive, served
 from quire.cli.bench.figures import spread
 
 TARGET = 1.3
@@ -225,6 +225,7 @@ def parsed() -> argparse.Namespace:
 
 def main() -> int:
     """1 if a promise was not kept."""
+    end_in_order()
     args = parsed()
     with tempfile.TemporaryDirectory(prefix="quire-chaos-") as name:
         path = args.corpus or Path(name) / "corpus.jsonl"

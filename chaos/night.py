@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 
 from chaos import cases_checkpoints, cases_connections, cases_files, cases_processes, cases_resources
 from chaos.case import Case, Failed, Skipped
-from chaos.served import DidNotStart
+from chaos.served import DidNotStart, end_in_order
 
 CASES: tuple[Case, ...] = (
     *cases_processes.CASES,
@@ -91,6 +91,7 @@ def show(verdicts: Sequence[Verdict]) -> None:
 
 def main() -> int:
     """1 if a case failed."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="python -m chaos.night", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", action="append", default=[], help="Cases whose name holds this; several times.")
     parser.add_argument("--list", action="store_true", help="Say what each must show, and do nothing.")

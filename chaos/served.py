@@ -24,6 +24,11 @@ LOOK_S = 0.05
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+def end_in_order() -> None:
+    """Let SIGTERM end this process as an error would: what it started is ended with it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 class DidNotStart(Exception):
     """The command ended, or said nothing of an address in time; what it said is the message."""
 

@@ -36,7 +36,7 @@ from chaos.entry import ANSWERED, Entry
 from chaos.healthy import Streams, asks
 from chaos.http_text import CHAT, COMPLETIONS, get, post
 from chaos.sender import exchange
-from chaos.served import Served, footprint, served
+from chaos.served import Served, end_in_order, footprint, served
 
 KV_BYTES = 48 * 2**20
 GAUGES = {
@@ -268,6 +268,7 @@ def show(told: dict[str, Any]) -> None:
 
 def main() -> int:
     """1 if a promise was not kept."""
+    end_in_order()
     parser = argparse.ArgumentParser(prog="python -m chaos.soak", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--clients", type=int, default=12, help="Who ask for anything.")
