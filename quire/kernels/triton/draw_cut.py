@@ -48,6 +48,7 @@ def collect(
     MOST: tl.constexpr, CHUNK: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr, NUM: tl.constexpr,
     TILE: tl.constexpr, TOP: tl.constexpr,
 ):  # fmt: skip
+    """Of one chunk of one row: ids of the tokens that top_k or top_p may leave, ascending, and how many there are."""
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
     top_k, top_p = tl.load(top_k_ptr + row), tl.load(top_p_ptr + row)
     inv_temperature = tl.load(inv_temperature_ptr + row)

@@ -29,6 +29,7 @@ def tell(
     logits_ptr, peaks_ptr, sums_ptr, row_ptr, tokens_ptr, logprobs_ptr, ranks_ptr, V, B, C,
     UNIT: tl.constexpr, TILE: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """Log probability and rank (1: the likeliest) of one drawn token."""
     draw = tl.program_id(0)
     row = tl.load(row_ptr + draw).to(tl.int64)
     token = tl.load(tokens_ptr + draw)
@@ -49,6 +50,7 @@ def tell_top(
     logits_ptr, peaks_ptr, sums_ptr, ids_ptr, logprobs_ptr, V, B, C, K, width,
     UNIT: tl.constexpr, BLOCK: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """The `width` likeliest tokens of one row and their log probabilities, equal ones by the lower id."""
     row = tl.program_id(0).to(tl.int64)
     blocks = tl.arange(0, BLOCK_B)
     peaks = tl.load(peaks_ptr + row * B + blocks, mask=blocks < B, other=float("-inf"))
