@@ -78,14 +78,21 @@ class Asker:
     def ask(self, prompt: str) -> tuple[float, int]:
         """Seconds to the answer of one token, and how many tokens of the prompt it says were cached."""
         body = json.dumps({"prompt": prompt, "max_tokens": 1, "temperature": 0, "ignore_eos": True})
-        begin = time.perf_counter()
-        self._connection.request("POST", "/v1/completions", body, self._headers)
-        data = self._connection.getresponse().read()
-        seconds = time.perf_counter() - begin
+        try:
+            seconds, data = self._exchange(body)
+        except (ConnectionError, http.client.RemoteDisconnected):  # kept too long; nothing of it was read
+            self._connection.close()
+            seconds, data = self._exchange(body)
         answer = json.loads(data)
         if "usage" not in answer:
             raise SystemExit(f"the server refused: {data.decode(errors='replace')[:500]}")
         return seconds, answer["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+    def _exchange(self, body: str) -> tuple[float, bytes]:
+        begin = time.perf_counter()
+        self._connection.request("POST", "/v1/completions", body, self._headers)
+        data = self._connection.getresponse().read()
+        return time.perf_counter() - begin, data
 
 
 def auc(right: list[float], wrong: list[float]) -> float:
