@@ -16,10 +16,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import quantiles
+from statistics import median
 from typing import Any
 
-from quire.engine import build
 from quire.engine.build import Built, build_engine, make_examiner
 from quire.hardware import probe
 from quire.layers.forward import Forward
@@ -36,7 +35,7 @@ Case = dict[str, float]
 
 
 def measure(model: str | None, seconds: float, rng: random.Random) -> dict[str, Case]:
-    """Each case's step in milliseconds, on and off, and the share that is paid."""
+    """Each case's step in milliseconds, on and off, the share that is paid, and how sure that is (one sigma)."""
     folder = Path(model) if model else BUNDLED
     spec = read_model_spec(folder)
     length = min(PROMPT, spec.context_length - 8)
@@ -45,74 +44,83 @@ def measure(model: str | None, seconds: float, rng: random.Random) -> dict[str, 
     )
     made = plan(settings, probe(), spec)
     built = build_engine(made, folder)
-    engines = {"on": _engine(built, made, True), "off": _engine(built, made, False)}
-    cases = {
-        f"decode of {ROWS}": lambda engine: _decode(engine, rng, min(HELD, length // 2)),
-        f"prompt of {length}": lambda engine: _prompt(engine, rng, length),
+    switch = Switch(built, made)
+    cases: dict[str, Callable[[Switch, int], list[tuple[float, float]]]] = {
+        f"decode of {ROWS}": lambda switch, first: _decode(switch, first, rng, min(HELD, length // 2)),
+        f"prompt of {length}": lambda switch, first: _prompt(switch, first, rng, length),
     }
-    return {name: _compare(engines, run, seconds / len(cases)) for name, run in cases.items()}
+    return {name: _compare(switch, run, seconds / len(cases)) for name, run in cases.items()}
 
 
-def _engine(built: Built, made: Plan, looks: bool) -> Callable[[], Any]:
-    """An engine over the same model, as a factory: what is patched for `off` is patched back for `on`."""
-    forward, inputs = runner.build_forward, replay.DecodeInputs.forward
-    made_runner = built.engine.runner
-    limit = made_runner.model.spec.vocab_size if looks else ANY_ID  # type: ignore[attr-defined]
-    engine = build.Engine(
-        build.build_scheduler(made, limit), runner.ModelRunner(made_runner.model, made_runner.machine)
-    )  # type: ignore[attr-defined]
-    if looks:
-        engine.examiner = make_examiner(engine, made, time.monotonic)
+class Switch:
+    """One engine, whose looking can be turned on and off: two engines would differ by where their memory lies."""
 
-    def blind(whole: Forward) -> Forward:
-        return whole if looks else replace(whole, flaws_T1=None)
+    def __init__(self, built: Built, made: Plan) -> None:
+        self.engine: Any = built.engine
+        self.engine.rescue = None
+        self._examiner = make_examiner(built.engine, made, time.monotonic)
+        self._limits = built.engine.scheduler.limits
+        self._forward, self._inputs = runner.build_forward, replay.DecodeInputs.forward
+        self._recorded: dict[bool, Any] = {True: {}, False: {}}
 
-    def use() -> Any:
-        runner.build_forward = lambda step, machine: blind(forward(step, machine))
-        replay.DecodeInputs.forward = lambda self, *args: blind(inputs(self, *args))  # type: ignore[method-assign]
-        return engine
+    def turn(self, on: bool) -> Any:
+        """The engine, which looks or does not; each has recordings of its own, of the same memory."""
 
-    return use
+        def seen(whole: Forward) -> Forward:
+            return whole if on else replace(whole, flaws_T1=None)
+
+        runner.build_forward = lambda step, machine: seen(self._forward(step, machine))
+        replay.DecodeInputs.forward = lambda inputs, *args: seen(self._inputs(inputs, *args))  # type: ignore[method-assign]
+        self.engine.runner._replay._recorded = self._recorded[on]
+        self.engine.examiner = self._examiner if on else None
+        self.engine.scheduler.limits = self._limits if on else replace(self._limits, vocab_size=ANY_ID)
+        return self.engine
 
 
-def _compare(engines: dict[str, Callable[[], Any]], run: Callable[[Any], list[float]], seconds: float) -> Case:
-    """Both in turns. What a machine does besides only makes steps longer, so the quicker quarter is compared."""
-    end, num_turns = time.perf_counter() + seconds, 0
-    steps: dict[str, list[float]] = {"on": [], "off": []}
-    while time.perf_counter() < end or num_turns < 4:
-        for name in ("on", "off") if num_turns % 2 else ("off", "on"):
-            steps[name] += run(engines[name]())
-        num_turns += 1
-    on_s, off_s = (quantiles(steps[name], n=4)[0] for name in ("on", "off"))
+def _compare(switch: Switch, run: Callable[[Switch, int], list[tuple[float, float]]], seconds: float) -> Case:
+    """Steps with and without, one after the other: what else the machine does harms both of a pair alike."""
+    end, pairs = time.perf_counter() + seconds, []
+    while time.perf_counter() < end or len(pairs) < 8:
+        pairs += run(switch, len(pairs) % 2)
+    shares = sorted(on_s / off_s - 1 for on_s, off_s in pairs)
+    spread = (shares[3 * len(shares) // 4] - shares[len(shares) // 4]) / 1.35  # of a normal law
     return {
-        "on_ms": round(1000 * on_s, 4),
-        "off_ms": round(1000 * off_s, 4),
-        "steps": len(steps["on"]),
-        "overhead": round(on_s / off_s - 1, 5),
+        "on_ms": round(1000 * median([on_s for on_s, _ in pairs]), 4),
+        "off_ms": round(1000 * median([off_s for _, off_s in pairs]), 4),
+        "pairs": len(pairs),
+        "overhead": round(median(shares), 5),
+        "uncertainty": round(1.25 * spread / len(shares) ** 0.5, 5),
     }
 
 
-def _decode(engine: Any, rng: random.Random, held: int) -> list[float]:
-    """Seconds of steps in which all rows draw."""
+def _decode(switch: Switch, first: int, rng: random.Random, held: int) -> list[tuple[float, float]]:
+    """Seconds (with, without) of steps in which all rows draw."""
+    engine = switch.turn(True)
     vocab = engine.runner.model.spec.vocab_size
     for number in range(ROWS):
-        params = SamplingParams(temperature=0.0, seed=0, max_tokens=100, ignore_eos=True)
+        params = SamplingParams(temperature=0.0, seed=0, max_tokens=200, ignore_eos=True)
         engine.add(Request(str(number), tuple(rng.randrange(vocab) for _ in range(held)), params), 0.0)
-    found = []
+    found: dict[bool, list[float]] = {True: [], False: []}
+    number = first
     while engine.has_work:
-        found.append(_timed(engine))
-    return found[-80:-4]
+        on = number % 4 in (0, 3)  # with, without, without, with
+        found[on].append(_timed(switch.turn(on)))
+        number += 1
+    return list(zip(found[True][-80:-4], found[False][-80:-4], strict=False))
 
 
-def _prompt(engine: Any, rng: random.Random, length: int) -> list[float]:
-    """Seconds of one step that reads a prompt."""
-    vocab = engine.runner.model.spec.vocab_size
+def _prompt(switch: Switch, first: int, rng: random.Random, length: int) -> list[tuple[float, float]]:
+    """Seconds (with, without) of the steps that read a prompt."""
+    vocab = switch.engine.runner.model.spec.vocab_size
     params = SamplingParams(temperature=0.0, seed=0, max_tokens=1, ignore_eos=True)
-    engine.add(Request("p", tuple(rng.randrange(vocab) for _ in range(length)), params), 0.0)
-    found = 0.0
-    while engine.has_work:
-        found += _timed(engine)
-    return [found]
+    prompt = tuple(rng.randrange(vocab) for _ in range(length))
+    found = {True: 0.0, False: 0.0}
+    for on in (True, False) if first else (False, True):
+        engine = switch.turn(on)
+        engine.add(Request("p", prompt, params), 0.0)
+        while engine.has_work:
+            found[on] += _timed(engine)
+    return [(found[True], found[False])]
 
 
 def _timed(engine: Any) -> float:
