@@ -276,7 +276,9 @@ def surveyed(logits_RV: Tensor, work_RV: Tensor, rows: RowTensors) -> _Scratch:
     floats = logits_RV.new_empty((2, num_rows, num_blocks))
     ints = logits_RV.new_empty((2, num_rows, num_chunks), dtype=torch.int32)
     longs = logits_RV.new_empty((2, num_rows, num_chunks), dtype=torch.int64)
-    scratch = _Scratch(work_RV, *floats, *ints, *longs, num_chunks, num_blocks, sizes)
+    scratch = _Scratch(
+        work_RV, floats[0], floats[1], ints[0], ints[1], longs[0], longs[1], num_chunks, num_blocks, sizes
+    )  # fmt: skip
     _survey[num_rows, num_chunks](
         logits_RV, work_RV, scratch.peaks_RB, scratch.raw_peaks_RB, scratch.best_RC, scratch.flawed_RC, vocab_size,
         num_blocks, num_chunks, COPIED=work_RV is not logits_RV, CHUNK=CHUNK, BLOCK=BLOCK, TOP=LARGEST, num_warps=8,
