@@ -110,9 +110,9 @@ def test_many_draws_of_one_row() -> None:
 
 
 def test_rows_that_fail_say_why_and_harm_no_other() -> None:
-    table = np.stack([peaked(300, seed) for seed in range(5)])
-    table[0, 17], table[1, 4], table[2] = np.nan, np.inf, -np.inf
-    asked = [asks(seed, temperature=1.0, top_p=0.9) for seed in range(5)]
+    table = np.stack([peaked(300, seed) for seed in range(6)])
+    table[0, 17], table[1, 4], table[2], table[5, 299] = np.nan, np.inf, -np.inf, -np.inf
+    asked = [asks(seed, temperature=1.0, top_p=0.9) for seed in range(6)]
     asked[3] = dataclasses.replace(asked[3], banned_ids=tuple(range(300)))
     check(table, asked)
 

@@ -60,7 +60,7 @@ def _adjust(
     if MASKED:
         word = tl.load(mask_ptr + row * W + ids // 32, mask=inside, other=0)
         hidden = ((word >> (ids % 32)) & 1) == 0
-        x = tl.where(hidden & (tl.load(masked_ptr + row) != 0), float("-inf"), x)
+        x = tl.where(hidden & ((tl.load(masked_ptr + row) & 1) != 0), float("-inf"), x)
     tl.store(work_ptr + row * V + ids, x, mask=inside)
 
 
@@ -76,7 +76,7 @@ def _add_biases(work_ptr, row_ptr, id_ptr, value_ptr, V, num_biases, TILE: tl.co
 
 @triton.jit(do_not_specialize=["V"])
 def _survey(
-    logits_ptr, work_ptr, peaks_ptr, raw_peaks_ptr, best_ptr, raw_ptr, V, B, C, COPIED: tl.constexpr,
+    logits_ptr, work_ptr, masked_ptr, peaks_ptr, raw_peaks_ptr, best_ptr, raw_ptr, V, B, C, COPIED: tl.constexpr,
     CHUNK: tl.constexpr, BLOCK: tl.constexpr, TOP: tl.constexpr,
 ):  # fmt: skip
     row, chunk = tl.program_id(0).to(tl.int64), tl.program_id(1)
@@ -88,7 +88,10 @@ def _survey(
     tl.store(peaks_ptr + row * B + blocks, tl.max(tl.reshape(x, (CHUNK // BLOCK, BLOCK)), 1), mask=blocks < B)
     raw_peaks = tl.max(tl.reshape(raw, (CHUNK // BLOCK, BLOCK)), 1)
     tl.store(raw_peaks_ptr + row * B + blocks, raw_peaks, mask=blocks < B)
-    flawed = tl.max(((raw != raw) | (raw == float("inf"))).to(tl.int32), 0)  # NaN, which a maximum may pass by
+    bad = (raw != raw) | (raw == float("inf"))  # NaN is passed by by a maximum
+    if (tl.load(masked_ptr + row) & 2) == 0:  # nobody forbids tokens by minus infinity
+        bad = bad | ((raw == float("-inf")) & (ids < V))
+    flawed = tl.max(bad.to(tl.int32), 0)
     peak = tl.max(x, 0)
     best = tl.min(tl.where(x == peak, ids, V), 0)
     tl.store(best_ptr + row * C + chunk, tl.minimum(best, V - 1))
@@ -280,8 +283,8 @@ def surveyed(logits_RV: Tensor, work_RV: Tensor, rows: RowTensors) -> _Scratch:
         work_RV, floats[0], floats[1], ints[0], ints[1], longs[0], longs[1], num_chunks, num_blocks, sizes
     )  # fmt: skip
     _survey[num_rows, num_chunks](
-        logits_RV, work_RV, scratch.peaks_RB, scratch.raw_peaks_RB, scratch.best_RC, scratch.flawed_RC, vocab_size,
-        num_blocks, num_chunks, COPIED=work_RV is not logits_RV, CHUNK=CHUNK, BLOCK=BLOCK, TOP=LARGEST, num_warps=8,
+        logits_RV, work_RV, rows.masked_R, scratch.peaks_RB, scratch.raw_peaks_RB, scratch.best_RC, scratch.flawed_RC,
+        vocab_size, num_blocks, num_chunks, COPIED=work_RV is not logits_RV, CHUNK=CHUNK, BLOCK=BLOCK, TOP=LARGEST, num_warps=8,
     )  # fmt: skip
     if rows.is_random or rows.has_logprobs:
         _tally[num_rows, num_chunks](
