@@ -21,7 +21,7 @@ LEAST_PATIENCE_S = 10.0
 GUESSED = 30.0
 LEAST_GUESSED_S = 60.0
 UNKNOWN_S = 300.0
-MOST_KNOWN = 65_536
+MOST_KNOWN = 4096  # 190 bytes each: with 65,536 an engine grew for half an hour
 MOST_ALIKE = 64  # steps until the next one is looked at anew: contexts grow
 
 
