@@ -13,14 +13,14 @@ is in a receipt.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import msgspec
+from typing import Any
 
 from quire.plan import Plan
 from quire.receipt import digest_of
@@ -80,7 +80,7 @@ class WeightsDigest:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             part = self._path.with_suffix(f".{os.getpid()}.part")
-            part.write_bytes(msgspec.json.encode(Remembered(FORM, files, dict(hashes), digest)))
+            part.write_text(json.dumps(asdict(Remembered(FORM, files, dict(hashes), digest))))
             part.replace(self._path)
         except OSError as problem:
             self.notes.append(f"the weights will be hashed again at the next start: {self._path}, {problem.strerror}")
@@ -110,12 +110,20 @@ def remembering_file(plan: Plan, checkpoint: Checkpoint) -> Path | None:
 def _recall(path: Path, checkpoint: Checkpoint) -> str | None:
     """The digest that `path` remembers of these very files; None where anything is not as it was."""
     try:
-        held = msgspec.json.decode(path.read_bytes(), type=Remembered)
-    except (OSError, msgspec.MsgspecError):
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
         return None
-    if held.form != FORM or held.files != _stamps(checkpoint) or sorted(held.hashes) != checkpoint.meant:
+    meant = {"form": FORM, "files": _as_json(_stamps(checkpoint)), "hashes": None, "digest": None}
+    if not isinstance(held, dict) or {**held, "hashes": None, "digest": None} != meant:
         return None
-    return held.digest if held.digest == digest_of_hashes(checkpoint, held.hashes) else None
+    hashes, digest = held.get("hashes"), held.get("digest")
+    if not isinstance(hashes, dict) or sorted(hashes) != checkpoint.meant or not isinstance(digest, str):
+        return None
+    return digest if digest == digest_of_hashes(checkpoint, hashes) else None
+
+
+def _as_json(stamps: tuple[tuple[str, FileStamp], ...]) -> Any:
+    return [[name, asdict(stamp)] for name, stamp in stamps]
 
 
 def _stamps(checkpoint: Checkpoint) -> tuple[tuple[str, FileStamp], ...]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from quire.errors import InvalidSetting
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 from quire.ops.kernels import Kernels, cpu_kernels
 
 ISAS = ("generic", "avx2", "avx512")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 
 Kernel = Callable[..., Any]
 

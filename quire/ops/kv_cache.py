@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 
 DTYPES = ("bfloat16", "float32", "int8")
 

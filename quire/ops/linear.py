@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 from quire.ops.device import Device
 
 PackedWeight = _cpu.PackedWeight

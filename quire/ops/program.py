@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 from quire.ops.device import Device
 
 

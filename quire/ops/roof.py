@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 from quire.ops.device import Device
 
 DTYPES = ("float32", "bfloat16", "int8")

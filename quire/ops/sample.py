@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from quire.kernels.cpu import _cpu
+from quire.kernels.cpu.native import _cpu
 from quire.ops.device import Device
 
 SAMPLED, NOT_FINITE, NOTHING_ALLOWED = 0, 1, 2
