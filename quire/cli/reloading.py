@@ -78,7 +78,7 @@ class Reloading:
         try:
             each.reload()
         except InvalidSetting as problem:
-            self._say(f"WARNING  {each.what} stay as they were: {problem.message}")
+            self._say(f"WARNING  the {each.what} stay as they were: {problem.message}")
             return
         self._say(f"{each.what:<8} {each.describe()}, read again")
 

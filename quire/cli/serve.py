@@ -221,7 +221,7 @@ def kept_of(ring: KeyRing | None, tls: Tls | None) -> list[Kept]:
         kept.append(Kept("keys", (ring.path,), ring.reload, lambda: f"{len(ring.names)} of {ring.path}"))
     if tls is not None:
         pair = (tls.files.certificate, tls.files.key)
-        kept.append(Kept("tls", pair, tls.reload, lambda: f"certificate {tls.files.certificate}"))
+        kept.append(Kept("tls files", pair, tls.reload, lambda: f"certificate {tls.files.certificate}"))
     return kept
 
 

@@ -91,7 +91,7 @@ class Supervisor:
 
     def begin(self) -> None:
         """The first engine serves: from here on it is watched, and replaced."""
-        self._tasks = [asyncio.create_task(self._guarded(each())) for each in (self._run, self._look)]
+        self._tasks = [asyncio.create_task(self._guarded(each)) for each in (self._run, self._look)]
 
     def lost(self, how: str) -> None:
         """The engine is gone."""
@@ -105,10 +105,10 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _guarded(self, work: Coroutine[object, object, None]) -> None:
+    async def _guarded(self, work: Callable[[], Coroutine[object, object, None]]) -> None:
         """A mistake of ours in here must not leave streams waiting for ever."""
         try:
-            await work
+            await work()  # made here: a task that is cancelled before it begins would leave it unawaited
         except Exception:
             self._client.fail(InternalError("what keeps the engine there met a mistake of its own; see the log"))
             raise

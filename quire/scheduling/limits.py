@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 from quire.errors import InvalidSetting
 
-ANY_ID = 2**31
+ANY_ID = 2**63
 
 
 @dataclass(frozen=True, slots=True)

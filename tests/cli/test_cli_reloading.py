@@ -59,7 +59,7 @@ def test_one_that_is_no_good_changes_nothing_and_is_said_once(path: Path) -> Non
         reloading.look()
     assert ring.names == ["a"]
     assert len(said) == 1
-    assert said[0].startswith("WARNING  keys stay as they were: ")
+    assert said[0].startswith("WARNING  the keys stay as they were: ")
     path.unlink()
     for _ in range(3):
         reloading.look()
