@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml CMakeLists.txt $(wildcard quire/kernels/cpu/*.cpp quire/kernels/cpu/*.h quire/kernels/cpu/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside chaos soak train clients fuzz clean
+.PHONY: help install serve test optimized check fmt bench isa sanitize docs wheel beside chaos soak train clients fuzz gpu clean
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | column -t -s @ 2>/dev/null || \
@@ -109,6 +109,11 @@ chaos: $(VENV)/.installed-test ## kill, stop, starve and fill up a server, and l
 MINUTES ?= 2
 soak: $(VENV)/.installed-test ## everything at once for MINUTES, and whether anything grows
 	@$(BIN)/python -m chaos.soak --minutes $(MINUTES) $(ARGS)
+
+# A machine with a GPU may have nothing but its own Python with torch and triton: no environment is made, nothing built.
+PART ?= all
+gpu: ## check and measure on a machine with an NVIDIA GPU: make gpu PART=correctness
+	@PYTHONPATH=. $(PYTHON) -m benchmarks.gpu $(PART) $(ARGS)
 
 train: $(VENV)/.installed-test ## train the bundled model again (torch, fixed seed)
 	$(BIN)/python -m training.train $(ARGS)

@@ -17,7 +17,7 @@ from quire.precision import Precision
 from quire.quant import find_format
 from quire.weights.checkpoint import Checkpoint
 
-__all__ = ["Model", "load"]
+__all__ = ["Model", "build_from", "load"]
 
 
 def load(
@@ -38,14 +38,15 @@ def load(
     """
     formats = find_format(precision, device), find_format(head_precision or precision, device)
     inventory = Inventory(checkpoint, *formats)
-    _build(spec, inventory, make_rotary(spec, 1))
+    build_from(spec, inventory, make_rotary(spec, 1))
     checkpoint.check(inventory.wanted)
     rotary = make_rotary(spec, max_positions)
     rotary = Rotary(device.put(rotary.cos_PD2), device.put(rotary.sin_PD2))
-    return _build(spec, Loader(checkpoint, *formats, progress, kept, device.put), rotary)
+    return build_from(spec, Loader(checkpoint, *formats, progress, kept, device.put), rotary)
 
 
-def _build(spec: ModelSpec, source: Source, rotary: Rotary) -> Model:
+def build_from(spec: ModelSpec, source: Source, rotary: Rotary) -> Model:
+    """The family's network with weights of any source. Raises `UnsupportedModel`."""
     if spec.model_type not in FAMILIES:
         raise UnsupportedModel("the model type is not supported", got=spec.model_type, allowed=", ".join(FAMILIES))
     model: Model = import_module(f"quire.models.{spec.model_type}").load(spec, source, rotary)

@@ -14,7 +14,7 @@ MODULE = "quire.kernels.cpu._cpu"
 
 
 class Missing:
-    """Says so where a kernel is asked for; the two types are named when modules are read, and nobody makes one."""
+    """It says so where a kernel is asked for; the two types are named when modules are read, and nobody makes one."""
 
     PackedWeight = object
     TokenCounts = object

@@ -1,0 +1,107 @@
+"""Correctness of the draw: token for token, rank for rank what the NumPy definition draws, by the sampler that serves.
+
+Knows: the definition, chains of sampling parameters. Does not know: models, kernels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.context import Context
+from benchmarks.gpu.ops import Case, report
+from quire.kernels.reference.sample import sample as reference
+from quire.ops.open_device import open_device
+from quire.request import SamplingParams
+from quire.sampling.sampler import Sampler
+from quire.step import Draw, WorkResult
+
+CHAINS: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0.0},
+    "temperature": {"temperature": 0.7},
+    "top_k": {"temperature": 1.0, "top_k": 5},
+    "top_k of all": {"temperature": 1.3, "top_k": 10**6},
+    "top_p": {"temperature": 0.9, "top_p": 0.8},
+    "top_p, next to all": {"temperature": 2.0, "top_p": 0.999},
+    "min_p": {"temperature": 1.0, "min_p": 0.05},
+    "all three": {"temperature": 1.1, "top_k": 40, "top_p": 0.6, "min_p": 0.01},
+    "penalties": {"temperature": 0.8, "repetition_penalty": 1.4, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+    "bias": {"temperature": 0.8, "logit_bias": {3: 4.5, 7: -2.0}, "top_p": 0.9},
+    "told": {"temperature": 0.5, "logprobs": 7},
+    "told, greedy": {"temperature": 0.0, "logprobs": 0},
+}
+
+
+def row_of(kind: str, size: int, seed: int) -> np.ndarray:
+    """Logits: smooth, with many equal ones as bfloat16 gives them, flat, or with one far above the others."""
+    x = np.random.default_rng(seed).normal(0, 3, size).astype(np.float32)
+    if kind == "equal ones":
+        return (x * 8).round() / 8
+    if kind == "flat":
+        return x / 16
+    if kind == "peaked":
+        x[seed % size] += 30
+    return x
+
+
+def asked(chain: dict[str, Any], size: int, seed: int) -> Draw:
+    """A draw after 30 tokens, the first ten of them prompt."""
+    if "logit_bias" in chain:
+        chain = {**chain, "logit_bias": {token: by for token, by in chain["logit_bias"].items() if token < size}}
+    history = np.random.default_rng(seed).integers(0, min(size, 50), 30).tolist()
+    return Draw(SamplingParams(seed=seed, **chain), (0,), history, 10)
+
+
+def same(got: WorkResult, expected: WorkResult) -> bool:
+    """Tokens, errors and ranks exactly, log probabilities but for the last bits of a logarithm."""
+    if (got.tokens, got.error, len(got.logprobs)) != (expected.tokens, expected.error, len(expected.logprobs)):
+        return False
+    for one, other in zip(got.logprobs, expected.logprobs, strict=True):
+        if (one.token, one.rank, [token for token, _ in one.top]) != (
+            other.token, other.rank, [token for token, _ in other.top],
+        ):  # fmt: skip
+            return False
+        values = [(one.logprob, other.logprob), *((a[1], b[1]) for a, b in zip(one.top, other.top, strict=True))]
+        if not all(math.isclose(ours, theirs, rel_tol=1e-12, abs_tol=1e-12) for ours, theirs in values):
+            return False
+    return True
+
+
+def is_right(device: Any, table_RV: np.ndarray, draws: list[Draw]) -> bool:
+    """All rows of a step."""
+    got = Sampler(device).draw(device.put(table_RV), draws)
+    wanted = [reference(row, how) for row, how in zip(table_RV, draws, strict=True)]
+    return all(same(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def cases(device: Any, sizes: tuple[int, ...], seeds: range) -> Iterator[Case]:
+    """Each chain alone, all of them in one step, many draws of a row, rows that fail."""
+    for size in sizes:
+        for kind in ("smooth", "equal ones", "flat", "peaked"):
+            for seed in seeds:
+                table = np.stack([row_of(kind, size, seed + n) for n in range(len(CHAINS))])
+                draws = [asked(chain, size, seed + n) for n, chain in enumerate(CHAINS.values())]
+                yield f"all chains, {size} {kind} {seed}", lambda t=table, d=draws: is_right(device, t, d)
+                for n, name in enumerate(CHAINS):
+                    yield (
+                        f"{name}, {size} {kind} {seed}",
+                        lambda t=table[n : n + 1], d=draws[n : n + 1]: is_right(device, t, d),
+                    )
+        table = np.stack([row_of("smooth", size, n) for n in range(4)])
+        table[0, size // 2], table[1, 0], table[2] = np.nan, np.inf, -np.inf
+        draws = [asked(CHAINS["top_p"], size, n) for n in range(4)]
+        yield f"rows that fail, {size}", lambda t=table, d=draws: is_right(device, t, d)
+        many = dataclasses.replace(asked(CHAINS["told"], size, 1), indices=tuple(range(9)))
+        yield f"many draws of a row, {size}", lambda t=table[3:], d=[many]: is_right(device, t, d)
+
+
+def run(context: Context) -> None:
+    """The part."""
+    sizes, seeds = ((1, 300), range(1)) if context.tiny else ((1, 255, 257, 5000, 32000, 128256), range(2))
+    device = open_device(context.device, 1, "float32")
+    implementation = {op: how for op, how, _ in device.explain()}["sample"]
+    report(context, f"draws, {implementation}", cases(device, sizes, seeds))
