@@ -284,7 +284,8 @@ def surveyed(logits_RV: Tensor, work_RV: Tensor, rows: RowTensors) -> _Scratch:
     )  # fmt: skip
     _survey[num_rows, num_chunks](
         logits_RV, work_RV, rows.masked_R, scratch.peaks_RB, scratch.raw_peaks_RB, scratch.best_RC, scratch.flawed_RC,
-        vocab_size, num_blocks, num_chunks, COPIED=work_RV is not logits_RV, CHUNK=CHUNK, BLOCK=BLOCK, TOP=LARGEST, num_warps=8,
+        vocab_size, num_blocks, num_chunks, COPIED=work_RV is not logits_RV, CHUNK=CHUNK, BLOCK=BLOCK, TOP=LARGEST,
+        num_warps=8,
     )  # fmt: skip
     if rows.is_random or rows.has_logprobs:
         _tally[num_rows, num_chunks](
