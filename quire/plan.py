@@ -81,6 +81,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     device: str = "cpu"
     batch_invariant: bool = False
+    enforce_eager: bool = False
     head_rows: int = HEAD_ROWS
     device_bytes: int = 0
     canary_floor_s: float = CANARY_FLOOR_S
@@ -158,6 +159,7 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         notes=tuple(notes),
         device=device,
         batch_invariant=settings.batch_invariant,
+        enforce_eager=settings.enforce_eager,
         head_rows=head_rows,
         device_bytes=on_device,
     )

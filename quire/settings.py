@@ -46,6 +46,11 @@ class EngineSettings:
         "On a GPU: compute so that no answer depends on what is computed beside it (--batch-invariant; slower). On the "
         "CPU that always holds.",
     )
+    enforce_eager: bool = option(
+        False,
+        "On a GPU: launch every kernel from Python instead of replaying recorded steps (--enforce-eager; slower, and "
+        "saves its memory).",
+    )
     dtype: str = option(
         "auto",
         "Number format of weights and KV: bfloat16, float16 (on a GPU), or float32 for exact comparison. auto is "

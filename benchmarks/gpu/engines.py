@@ -52,7 +52,7 @@ def build(context: Context, config: dict[str, Any], made_on: Any = None, **optio
     def make_runner(num_blocks: int) -> ModelRunner:
         sizes = (spec.num_layers, num_blocks, planned.block_size, spec.num_kv_heads, spec.head_dim, planned.kv_dtype)
         machine = Machine(device, arena, make_kv_cache(device, *sizes), planned.block_size, planned.head_rows)
-        return ModelRunner(model, machine)
+        return ModelRunner(model, machine, records=not planned.enforce_eager)
 
     if device.memory is not None:
         planned, _ = fit_pool(planned, device.memory, make_runner)

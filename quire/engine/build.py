@@ -103,7 +103,8 @@ def _runner(
     kv = make_kv_cache(
         device, spec.num_layers, num_blocks, plan.block_size, spec.num_kv_heads, spec.head_dim, plan.kv_dtype
     )
-    return ModelRunner(model, Machine(device, arena, kv, plan.block_size, plan.head_rows), keeper=grammars)
+    machine = Machine(device, arena, kv, plan.block_size, plan.head_rows)
+    return ModelRunner(model, machine, keeper=grammars, records=not plan.enforce_eager)
 
 
 def _load(

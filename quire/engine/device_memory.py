@@ -18,6 +18,7 @@ from quire.step import Draw, Step, Work
 
 TOKEN = 1  # any id
 MARGIN_BYTES = 256 * 2**20  # fragments, and what other libraries take when they are first used
+GRAPH_BYTES = 256 * 2**20  # nodes of at most 48 recorded steps
 # Every link of the chain of a draw, so that all that it ever needs has been asked for once.
 DEAREST = SamplingParams(
     temperature=1.0, top_p=0.9, top_k=1000, min_p=0.01, repetition_penalty=1.1, frequency_penalty=0.1, logprobs=20,
@@ -58,15 +59,18 @@ def fit_pool(plan: Plan, device: Measured, make_runner: Callable[[int], Runner])
     steps = dearest_steps(plan)
     num_blocks = max(step.works[-1].block_table[-1] for step in steps) + 1
     runner = make_runner(num_blocks)
-    for step in steps:
-        runner.run(step)
-    after = device.use()
-    del runner
     block_bytes = plan.kv_bytes // plan.num_blocks
-    activations = max(after.peak_bytes - before.held_bytes - num_blocks * block_bytes, 0)
+    held = before.held_bytes + num_blocks * block_bytes
+    runner.run(steps[0])
+    scratch = max(device.use().peak_bytes - held, 0)
+    for step in steps[1:]:
+        runner.run(step)
+    activations = max(device.use().peak_bytes - held, 0)
+    del runner
     device.forget()
     now = device.use()
-    room = min(plan.device_bytes - now.held_bytes, now.free_bytes) - activations - MARGIN_BYTES
+    margin = MARGIN_BYTES + (0 if plan.enforce_eager else GRAPH_BYTES + scratch)  # recordings have scratch of their own
+    room = min(plan.device_bytes - now.held_bytes, now.free_bytes) - activations - margin
     fits = max(room, 0) // block_bytes
     if fits >= plan.num_blocks:
         return plan, (f"activations measured: {activations / 2**20:.0f} MiB",)
@@ -86,14 +90,14 @@ def fit_pool(plan: Plan, device: Measured, make_runner: Callable[[int], Runner])
 
 
 def dearest_steps(plan: Plan) -> tuple[Step, ...]:
-    """As many prompt tokens as a step may hold, and as many rows that draw."""
+    """As many last tokens of the longest sequences, prompt tokens, and rows that draw, as a step may hold."""
     lengths, left = [], plan.max_num_batched_tokens
     while left > 0:
         lengths.append(min(left, plan.max_model_len))
         left -= lengths[-1]
     lengths = lengths[: plan.max_num_seqs]
     num_rows = min(plan.max_num_seqs, plan.max_num_batched_tokens)
-    return _step(0, lengths, plan), _step(1, [1] * num_rows, plan)
+    return _longest(0, num_rows, plan), _step(1, lengths, plan), _step(2, [1] * num_rows, plan)
 
 
 def _step(number: int, lengths: list[int], plan: Plan) -> Step:
@@ -103,4 +107,11 @@ def _step(number: int, lengths: list[int], plan: Plan) -> Step:
         tokens = [TOKEN] * length
         works.append(Work(seq, tokens, 0, list(range(first, end)), Draw(DEAREST, (0,), tokens, length)))
         first = end
+    return Step(number, tuple(works))
+
+
+def _longest(number: int, num_rows: int, plan: Plan) -> Step:
+    """Attention's scratch grows with the width of the block tables. Of each sequence one block stands for all."""
+    start, num_blocks = plan.max_model_len - 1, -(-plan.max_model_len // plan.block_size)
+    works = [Work(row, [TOKEN], start, [row] * num_blocks, Draw(DEAREST, (0,), [TOKEN], 1)) for row in range(num_rows)]
     return Step(number, tuple(works))

@@ -17,8 +17,9 @@ from typing import Any
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.kernels.torch import memory, pack
 from quire.kernels.torch.drawing import Drawing, Order
-from quire.kernels.torch.lanes import Copyback, Uploads, lanes_of
+from quire.kernels.torch.lanes import Copyback, Inbox, Uploads, lanes_of
 from quire.kernels.torch.loading import Loading
+from quire.kernels.torch.recording import FAILURES, Recorder, recorder_of
 from quire.kernels.torch.weight import INT32, TORCH_DTYPES, Weight
 from quire.ops.device import Device
 from quire.ops.kernels import Kernel, Kernels
@@ -98,6 +99,20 @@ class TorchDevice(Device):
     def copyback(self, shape: tuple[int, ...]) -> Copyback:
         """Room on both sides for an int32 tensor that comes back while the device goes on."""
         return Copyback(self.lanes, [(shape, INT32)])
+
+    def inbox(self, shapes: Sequence[tuple[int, ...]]) -> Inbox:
+        """int32 tensors that stay where they are, filled in one copy that nobody waits for."""
+        return Inbox(self.lanes, self._uploads, shapes)
+
+    def recorder(self) -> Recorder | None:
+        """Who records launches; None where attention asks the host on its way and cannot be recorded."""
+        attention = {op: how for op, how, _ in self._choices}["attention"]
+        return None if self.torch.type == "cuda" and not attention.startswith("triton/") else recorder_of(self.torch)
+
+    @property
+    def recording_failures(self) -> tuple[type[Exception], ...]:
+        """What a recording may raise."""
+        return FAILURES
 
     def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
         """Room for the penalties of `num_rows` sequences a step, so that no step needs more."""

@@ -21,13 +21,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from quire.layers.forward import Forward
 from quire.models import Model
 from quire.runner.flaws import without_flawed
+from quire.runner.graphs import Graphs, Rows
 from quire.runner.inputs import Machine
 from quire.sampling.sampler import Ordered, Sampler
 from quire.step import Draw, Step, StepResult, Work, WorkResult
@@ -44,20 +45,25 @@ class Underway:
     starts: list[int]
     blocks: list[int]
     tokens: list[int] | None
-    forward: Forward
     ordered: Ordered
     flaws: Any
     results: list[WorkResult] | None = None
 
 
 class RunAhead:
-    """Runs steps of single tokens, each one order ahead. `num_begun`, `num_used` and `num_lost` count guesses."""
+    """Runs steps of single tokens, each one order ahead; with `records` by recordings of their launches (`graphs`).
 
-    def __init__(self, model: Model, machine: Machine, sampler: Sampler) -> None:
+    `num_begun`, `num_used` and `num_lost` count guesses.
+    """
+
+    def __init__(self, model: Model, machine: Machine, sampler: Sampler, records: bool = True) -> None:
         self._model, self._machine, self._sampler = model, machine, sampler
-        self._device: Any = machine.device
+        self._device = cast(Any, machine.device)
         self._guess: Underway | None = None
         self._last: list[int] = []
+        self._flaws = [self._device.copyback((machine.head_rows + 1,)) for _ in range(2)]
+        self._turn = 0
+        self.graphs = Graphs(model, machine) if records else None
         self.num_begun = self.num_used = self.num_lost = 0
 
     def run(self, step: Step, is_free: bool = True) -> StepResult | None:
@@ -99,48 +105,41 @@ class RunAhead:
         if any((work.start + 1) // size >= len(work.block_table) for work in works):
             return None
         self.num_begun += 1
-        whole = len(rows) == len(now.draws)
-        return self._order(works, 1, np.array(rows, np.int32), now.ordered.tokens_D, whole)
+        return self._order(works, 1, np.array(rows, np.int32), now.ordered.tokens_D)
 
-    def _order(
-        self, works: tuple[Work, ...], lead: int, numbers_T: Any, drawn_D: Any | None, whole: bool = False
-    ) -> Underway:
+    def _order(self, works: tuple[Work, ...], lead: int, numbers_T: Any, drawn_D: Any | None) -> Underway:
         """Order a step of these works, `lead` tokens on. `numbers_T` are the ids, or rows of `drawn_D` that hold them.
 
         Works are the scheduler's and change later: what is needed of them is copied.
         """
         draws = [work.draw for work in works if work.draw is not None]
-        starts = [work.start + lead for work in works]
-        inputs, blocks, numbers_T, rows_R = self._inputs(works, starts, numbers_T)
-        if drawn_D is None:
-            ids_T = numbers_T
-        else:  # a row that failed has drawn -1; whoever asked hears of it before this step counts
-            ids_T = (drawn_D if whole else drawn_D[numbers_T]).clamp(min=0)
-        forward = Forward(**inputs, ids_T=ids_T)
-        hidden_TH = self._model.hidden(forward)
-        ordered = self._sampler.order(self._model.logits(forward, hidden_TH, rows_R), draws, lead)
-        flaws = self._device.copyback((1,))
-        flaws.tensors[0].copy_(inputs["flaws_T1"][:1])
-        flaws.begin()
-        return Underway(draws, starts, blocks, None, forward, ordered, flaws)
-
-    def _inputs(
-        self, works: tuple[Work, ...], starts: list[int], numbers_T: Any
-    ) -> tuple[dict[str, Any], list[int], Any, Any]:
-        """Fields of `Forward` on the device but for the ids, the block that each row writes to, and `numbers_T` and the
-        numbers of all rows on the device; one copy."""
-        size, num_rows = self._machine.block_size, len(works)
+        starts, size = [work.start + lead for work in works], self._machine.block_size
         blocks = [work.block_table[start // size] for work, start in zip(works, starts, strict=True)]
-        starts_T = np.array(starts, np.int32)
-        tables_SB = np.zeros((num_rows, max(len(work.block_table) for work in works)), np.int32)
-        for row, work in zip(tables_SB, works, strict=True):
-            row[: len(work.block_table)] = work.block_table
-        slots_T = np.array(blocks, np.int32) * np.int32(size) + starts_T % np.int32(size)
-        ends_S1, flaws_T1 = np.arange(num_rows + 1, dtype=np.int32), np.zeros(num_rows + 1, np.int32)
-        there = self._device.put_all([starts_T, slots_T, ends_S1, starts_T + 1, tables_SB, flaws_T1, numbers_T])
+        rows = rows_of(works, starts, blocks, numbers_T, size)
+        graphs = self.graphs
+        if graphs is not None and graphs.is_on:
+            logits_RV, flaws_T1 = graphs.run(rows, drawn_D)
+        else:
+            logits_RV, flaws_T1 = self._launch(rows, drawn_D)
+        ordered = self._sampler.order(logits_RV, draws, lead)
+        self._turn = 1 - self._turn
+        flaws = self._flaws[self._turn]
+        flaws.tensors[0][: len(flaws_T1)].copy_(flaws_T1)
+        flaws.begin()
+        return Underway(draws, starts, blocks, None, ordered, flaws)
+
+    def _launch(self, rows: Rows, drawn_D: Any | None) -> tuple[Any, Any]:
+        """(logits, flaws_T1), one launch after the other; the inputs travel in one copy."""
+        ends_S1 = np.arange(len(rows.starts_T) + 1, dtype=np.int32)
+        arrays = [rows.starts_T, rows.slots_T, ends_S1, rows.starts_T + 1, rows.tables_SB, np.zeros_like(ends_S1)]
+        *there, numbers_T = self._device.put_all([*arrays, rows.numbers_T])
+        # a row that failed has drawn -1; whoever asked hears of it before this step counts
+        ids_T = numbers_T if drawn_D is None else drawn_D[numbers_T].clamp(min=0)
         names = ("positions_T", "slots_T", "query_starts_S1", "seq_lens_S", "block_tables_SB", "flaws_T1")
-        shared = {"device": self._machine.device, "arena": self._machine.arena, "kv": self._machine.kv}
-        return {**shared, **dict(zip(names, there, strict=False))}, blocks, there[-1], there[2][:num_rows]
+        machine = self._machine
+        forward = Forward(machine.device, machine.arena, ids_T, kv=machine.kv, **dict(zip(names, there, strict=True)))
+        hidden_TH = self._model.hidden(forward)
+        return self._model.logits(forward, hidden_TH, there[2][:-1]), forward.flaws_T1
 
     def _results(self, now: Underway, rows: list[int], works: tuple[Work, ...]) -> list[WorkResult]:
         """What came of `works`, which are `rows` of `now`; waits for it."""
@@ -148,10 +147,22 @@ class RunAhead:
         if self._guess is not None:
             self._guess.tokens = [every[row].tokens[0] if every[row].tokens else -1 for row in rows]
         results = [every[row] for row in rows]
-        if not now.flaws.wait()[0][0]:
+        flaws_T1 = now.flaws.wait()[0]
+        if not flaws_T1[0]:
             return results
-        flaws_T1 = self._device.fetch(now.forward.flaws_T1)
         return without_flawed(works, np.concatenate([flaws_T1[:1], flaws_T1[1:][rows]]), results)
+
+
+def rows_of(
+    works: tuple[Work, ...], starts: list[int], blocks: list[int], numbers_T: np.ndarray, block_size: int
+) -> Rows:
+    """The step that computes positions `starts` of `works`, which lie in `blocks`."""
+    starts_T = np.array(starts, np.int32)
+    tables_SB = np.zeros((len(works), max(len(work.block_table) for work in works)), np.int32)
+    for row, work in zip(tables_SB, works, strict=True):
+        row[: len(work.block_table)] = work.block_table
+    slots_T = np.array(blocks, np.int32) * np.int32(block_size) + starts_T % np.int32(block_size)
+    return Rows(starts_T, slots_T, tables_SB, numbers_T)
 
 
 def is_plain(work: Work) -> bool:

@@ -29,17 +29,27 @@ NOTHING_AHEAD = Ahead({}, {})
 class ModelRunner:
     """One model on one machine. Without `replays` every step is launched op by op; the bits are the same.
 
-    Without a `keeper` of grammars, draws with a constraint fail.
+    On a GPU `records` says whether decode steps are recorded and replayed. Without a `keeper` of grammars, draws with a
+    constraint fail.
     """
 
-    def __init__(self, model: Model, machine: Machine, replays: bool = True, keeper: Keeper | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        machine: Machine,
+        replays: bool = True,
+        keeper: Keeper | None = None,
+        records: bool = True,
+    ) -> None:
         self.model = model
         self.machine = machine
         self._replay = Replay(model, machine) if replays and machine.device.kind == "cpu" else None
         self._head_rows = machine.head_rows
         self._sampler = Sampler(machine.device)
         self._masks = Masks(keeper, model.spec.vocab_size) if keeper is not None else None
-        self.ahead = RunAhead(model, machine, self._sampler) if replays and machine.device.kind != "cpu" else None
+        self.ahead = (
+            RunAhead(model, machine, self._sampler, records) if replays and machine.device.kind != "cpu" else None
+        )
 
     def run(self, step: Step) -> StepResult:
         """Compute every work of `step`; K and V of its tokens are in the cache afterwards."""

@@ -62,6 +62,7 @@ def test_every_field_can_be_set(taken: Taken) -> None:
         device="torch:cpu",
         gpu_memory_utilization=0.5,
         batch_invariant=True,
+        enforce_eager=True,
         dtype="bfloat16",
         quantization="int4",
         quantization_group_size=64,

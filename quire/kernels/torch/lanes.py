@@ -1,6 +1,7 @@
 """Copies between host and device that nobody waits for until he must.
 
     upload     arrays -> one pinned buffer -> one copy -> views of it on the device
+    Inbox      the same, to memory that stays where it is
     Copyback   tensors -> one copy -> pinned memory, ready when its event is
 
 Knows: pinned memory, events. Does not know: what is copied. On a CPU a copy is a copy and an event has always happened.
@@ -106,6 +107,16 @@ class Uploads:
     def upload(self, arrays: Sequence[np.ndarray[Any, Any]]) -> list[Tensor]:
         """The arrays on the device, in one copy; they may be changed as soon as this returns."""
         starts, num_bytes = _places([array.nbytes for array in arrays])
+        there = torch.empty(num_bytes, dtype=torch.uint8, device=self._lanes.device)
+        self.send(arrays, starts, there)
+        return [
+            there[start : start + array.nbytes].view(_TORCH[array.dtype.str[1:]]).view(array.shape)
+            for array, start in zip(arrays, starts, strict=True)
+        ]
+
+    def send(self, arrays: Sequence[np.ndarray[Any, Any]], starts: Sequence[int], there: Tensor) -> None:
+        """The same to the bytes `there`, each array at its start; what lies between is overwritten with anything."""
+        num_bytes = there.numel()
         turn = self._turn = (self._turn + 1) % NUM_BUFFERS
         self._marks[turn].wait()
         if self._buffers[turn].numel() < num_bytes:
@@ -113,13 +124,28 @@ class Uploads:
         host = self._buffers[turn].numpy()
         for array, start in zip(arrays, starts, strict=True):
             host[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        there = torch.empty(num_bytes, dtype=torch.uint8, device=self._lanes.device)
         there.copy_(self._buffers[turn][:num_bytes], non_blocking=True)
         self._marks[turn] = self._lanes.mark()
-        return [
-            there[start : start + array.nbytes].view(_TORCH[array.dtype.str[1:]]).view(array.shape)
-            for array, start in zip(arrays, starts, strict=True)
+
+
+class Inbox:
+    """int32 tensors of fixed shapes at fixed addresses, filled in one copy: inputs of launches that are recorded."""
+
+    def __init__(self, lanes: Lanes, uploads: Uploads, shapes: Sequence[tuple[int, ...]]) -> None:
+        sizes = [4 * int(np.prod(shape, dtype=np.int64)) for shape in shapes]
+        self._starts, num_bytes = _places(sizes)
+        self._uploads = uploads
+        self._there = torch.zeros(num_bytes, dtype=torch.uint8, device=lanes.device)
+        self.tensors = [
+            self._there[start : start + size].view(torch.int32).view(shape)
+            for shape, start, size in zip(shapes, self._starts, sizes, strict=True)
         ]
+
+    def fill(self, arrays: Sequence[np.ndarray[Any, Any]]) -> None:
+        """int32 arrays of these shapes; whatever was ordered before still finds what stood there."""
+        if [array.shape for array in arrays] != [tuple(tensor.shape) for tensor in self.tensors]:
+            raise ValueError(f"arrays of other shapes: {[array.shape for array in arrays]}")
+        self._uploads.send(arrays, self._starts, self._there)
 
 
 class Copyback:
