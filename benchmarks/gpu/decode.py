@@ -110,15 +110,25 @@ def idle(context: Context) -> None:
     for num_seqs, target in ((1, IDLE_ALONE), (4 if context.tiny else 64, IDLE_AT_64)):
 
         def measure(num_seqs: int = num_seqs, target: float = target) -> None:
-            share = idle_share(context, engine_of(context, {}, num_seqs), num_seqs)
+            running = engine_of(context, {}, num_seqs)
+            share = idle_share(context, running, num_seqs)
             name = f"device idle, batch {num_seqs}"
             if share is None:
                 context.rows.skip(name, "torch's profiler saw no kernel: is CUPTI there?")
             else:
-                context.rows.add(name, share, "", target, most=True)
+                context.rows.add(name, share, "", target, most=True, why=launched(running))
 
         guarded(context.rows, f"device idle, batch {num_seqs}", measure)
         release(context)
+
+
+def launched(running: Running) -> str:
+    """How its decode steps were launched."""
+    graphs = running.runner.ahead.graphs if running.runner.ahead is not None else None
+    if graphs is None:
+        return "every kernel launched from Python"
+    said = f"; recording given up: {graphs.problem}" if graphs.problem else ""
+    return f"{graphs.num_replayed} steps replayed from {graphs.num_recorded} recordings{said}"
 
 
 def idle_share(context: Context, running: Running, num_seqs: int) -> float | None:

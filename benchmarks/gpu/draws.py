@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu import workers
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.ops import Case, report
 from quire.kernels.reference.sample import sample as reference
@@ -99,9 +100,14 @@ def cases(device: Any, sizes: tuple[int, ...], seeds: range) -> Iterator[Case]:
         yield f"many draws of a row, {size}", lambda t=table[3:], d=[many]: is_right(device, t, d)
 
 
+def one_size(context: Context, size: int, num_seeds: int) -> None:
+    """All comparisons of one vocabulary."""
+    report(context, f"{size}", cases(open_device(context.device, 1, "float32"), (size,), range(num_seeds)))
+
+
 def run(context: Context) -> None:
     """The part."""
-    sizes, seeds = ((1, 300), range(1)) if context.tiny else ((1, 255, 257, 5000, 32000, 128256), range(2))
-    device = open_device(context.device, 1, "float32")
-    implementation = {op: how for op, how, _ in device.explain()}["sample"]
-    report(context, f"draws, {implementation}", cases(device, sizes, seeds))
+    sizes, num_seeds = ((1, 300), 1) if context.tiny else ((128256, 32000, 5000, 257, 255, 1), 2)
+    implementation = {op: how for op, how, _ in open_device(context.device, 1, "float32").explain()}["sample"]
+    found = workers.spread(context, one_size, [(size, num_seeds) for size in sizes])
+    workers.together(context.rows, f"draws, {implementation}", found)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.gpu import workers
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.engines import Answer, Running, build, serve
 from benchmarks.gpu.rows import Writer, told
@@ -62,32 +63,30 @@ def make(context: Context, device: str, config: dict[str, Any], **options: Any) 
     return build(there, config, torch.device("cpu"), **{**fixed, **options})
 
 
-def families(context: Context, tokens: int) -> None:
+def family(context: Context, name: str, tokens: int) -> None:
     """In float32, token for token."""
-    for family in ARCHITECTURES:
-        sizes = {"head_dim": 64, "num_key_value_heads": 1} if family == "qwen3" else {}
-        config = tiny_config(family, **sizes)
-        asked = requests(config["vocab_size"], tokens)
-        ours = serve(make(context, context.device, config, dtype="float32").engine, asked)
-        theirs = serve(make(context, "torch:cpu", config, dtype="float32").engine, asked)
-        wrong = [name for name in ours if ours[name].tokens != theirs[name].tokens]
-        context.rows.check(f"{family} in float32, token for token", len(wrong), len(asked), ", ".join(wrong))
+    sizes = {"head_dim": 64, "num_key_value_heads": 1} if name == "qwen3" else {}
+    config = tiny_config(name, **sizes)
+    asked = requests(config["vocab_size"], tokens)
+    ours = serve(make(context, context.device, config, dtype="float32").engine, asked)
+    theirs = serve(make(context, "torch:cpu", config, dtype="float32").engine, asked)
+    wrong = [each for each in ours if ours[each].tokens != theirs[each].tokens]
+    context.rows.check(f"{name} in float32, token for token", len(wrong), len(asked), ", ".join(wrong))
 
 
-def precisions(context: Context, tokens: int) -> None:
+def precision(context: Context, name: str, tokens: int) -> None:
     """Log probabilities of the first tokens beside those of plain torch on the CPU in the same precision."""
-    config = tiny_config()
+    config, options = tiny_config(), PRECISIONS[name]
     asked = [request for request in requests(config["vocab_size"], tokens) if request.params.logprobs is not None]
-    for name, options in PRECISIONS.items():
-        ours = serve(make(context, context.device, config, **options).engine, asked)
-        theirs = serve(make(context, "torch:cpu", config, **options).engine, asked)
-        off = max(_first_difference(ours[request.id], theirs[request.id]) for request in asked)
-        context.rows.check(
-            f"llama, {name}, near plain torch on the CPU",
-            int(not off <= ALLOWED_LOGPROB),
-            1,
-            f"first tokens' log probabilities differ by {off:.2g} at most, allowed {ALLOWED_LOGPROB}",
-        )
+    ours = serve(make(context, context.device, config, **options).engine, asked)
+    theirs = serve(make(context, "torch:cpu", config, **options).engine, asked)
+    off = max(_first_difference(ours[request.id], theirs[request.id]) for request in asked)
+    context.rows.check(
+        f"llama, {name}, near plain torch on the CPU",
+        int(not off <= ALLOWED_LOGPROB),
+        1,
+        f"first tokens' log probabilities differ by {off:.2g} at most, allowed {ALLOWED_LOGPROB}",
+    )
 
 
 def _first_difference(one: Answer, other: Answer) -> float:
@@ -99,26 +98,36 @@ def _first_difference(one: Answer, other: Answer) -> float:
     return abs(first.logprob - told.get(first.token, second.logprob))
 
 
-def invariance(context: Context, tokens: int) -> None:
+def invariance(context: Context, name: str, tokens: int) -> None:
     """The same bits alone and in company, in the mode that promises it."""
     config = tiny_config()
     asked = requests(config["vocab_size"], tokens)
-    for name, options in (("bfloat16", {}), ("int8", {"quantization": "int8"})):
-        running = make(context, context.device, config, dtype="bfloat16", batch_invariant=True, **options)
-        together = serve(running.engine, asked)
-        wrong = []
-        for request in asked:
-            alone = serve(running.engine, [request])[request.id]
-            if (alone.tokens, alone.logprobs) != (together[request.id].tokens, together[request.id].logprobs):
-                wrong.append(request.id)
-        context.rows.check(f"llama, {name}, the same bits alone", len(wrong), len(asked), ", ".join(wrong))
+    running = make(context, context.device, config, batch_invariant=True, **PRECISIONS[name])
+    together = serve(running.engine, asked)
+    wrong = []
+    for request in asked:
+        alone = serve(running.engine, [request])[request.id]
+        if (alone.tokens, alone.logprobs) != (together[request.id].tokens, together[request.id].logprobs):
+            wrong.append(request.id)
+    context.rows.check(f"llama, {name}, the same bits alone", len(wrong), len(asked), ", ".join(wrong))
+
+
+COMPARISONS = {"family": family, "precision": precision, "invariance": invariance}
+
+
+def compare(context: Context, what: str, name: str) -> None:
+    """One of them."""
+    tokens = 4 if context.tiny else 40
+    guarded(context.rows, f"{what}: {name}", lambda: COMPARISONS[what](context, name, tokens))
 
 
 def run(context: Context) -> None:
     """The part."""
-    tokens = 4 if context.tiny else 40
-    for what in (families, precisions, invariance):
-        guarded(context.rows, what.__name__, lambda what=what: what(context, tokens))
+    tasks = [("family", name) for name in ARCHITECTURES] + [("precision", name) for name in PRECISIONS]
+    tasks += [("invariance", name) for name in ("bfloat16", "int8")]
+    for found in workers.spread(context, compare, tasks):
+        for row in found:
+            context.rows.put(row)
 
 
 def guarded(rows: Writer, name: str, what: Any) -> None:

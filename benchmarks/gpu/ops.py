@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu import workers
 from benchmarks.gpu.context import Context
-from benchmarks.gpu.ops_inputs import FLOATS, FORMATS, ROWS, array, host, make_weight, on, paged_case
+from benchmarks.gpu.ops_inputs import FLOATS, FORMATS, ROWS, array, held_weight, host, make_weight, on, paged_case
 from benchmarks.gpu.rows import told
 from quire.kernels.reference import attention as reference_attention
 from quire.kernels.reference import linear as reference_linear
@@ -30,6 +31,8 @@ ALLOWED = {"float32": 3e-5, "bfloat16": 2e-2, "float16": 4e-3, "int8": 0.04, "fp
 HEADS = ((4, 4, 64), (8, 2, 128), (7, 1, 80), (14, 2, 96), (32, 8, 128), (8, 1, 256))
 MIXED = ((1, 1), (5, 5), (1, 40), (33, 50), (2, 17), (1, 700), (130, 260))
 SPLIT = ((1, 5000), (3, 1030), (1, 1))
+GROUPS = ("rows", "products", "cache and attention", "batch invariance")
+STRETCH = 8
 Case = tuple[str, Callable[[], bool]]
 
 
@@ -99,19 +102,20 @@ def products(kind: str, where: torch.device, rows: Sequence[int], sizes: Sequenc
     """Every format of weights, with and without what a product takes along."""
     for n, k in sizes:
         for dtype, group, symmetric in FORMATS:
-            weight = make_weight(where, n, k, dtype, group, symmetric)
+            how = (n, k, dtype, group, symmetric)
             for x_dtype in FLOATS if dtype not in FLOATS else (dtype,):
                 for num_rows in rows:
                     for inside in ("", "norm", "silu") if n < 1000 else ("",):
                         yield (
                             f"linear {num_rows} x {n} x {k} {dtype} {group} {x_dtype} {inside}",
-                            lambda w=weight, m=num_rows, d=x_dtype, i=inside: product_is_right(kind, w, m, d, i),
+                            lambda h=how, m=num_rows, d=x_dtype, i=inside: product_is_right(kind, where, h, m, d, i),
                         )
 
 
-def product_is_right(kind: str, weight: Any, num_rows: int, dtype: str, inside: str) -> bool:
+def product_is_right(kind: str, where: torch.device, how: Any, num_rows: int, dtype: str, inside: str) -> bool:
     """With bias and old output where something is done to the rows on their way in, else neither."""
-    where, k = weight.data.device, weight.k
+    weight = held_weight(where, *how)
+    k = weight.k
     x = on(where, array(num_rows, num_rows, 2 * k if inside == "silu" else k), dtype)
     norm, rows = None, host(x)
     if inside == "norm":
@@ -240,19 +244,33 @@ def kinds(context: Context) -> tuple[str, ...]:
     return ("torch",) if context.device == "torch:cpu" else ("triton", "torch")
 
 
-def run(context: Context) -> None:
-    """The part: a row for each op and kind of kernel, the first wrong cases named."""
+def cases_of(group: str, kind: str, context: Context) -> Iterator[Case]:
+    """All comparisons of a group with one kind of kernel."""
+    where = context.torch
     rows, heads = ((1, 17), HEADS[1:2]) if context.tiny else (ROWS, HEADS)
     sizes = ((35, 130),) if context.tiny else ((35, 202), (96, 1024), (4096, 4096))
+    if group == "rows":
+        return rowwise(kind, where, rows)
+    if group == "products":
+        return products(kind, where, rows, sizes)
+    if group == "cache and attention":
+        return cached(kind, where, heads)
+    return invariant(kind, where)
+
+
+def some(context: Context, group: str, kind: str, place: int, num_places: int) -> None:
+    """Every `num_places`-th stretch of a group: neighbours share kernels, so they are compiled once."""
+    cases = (case for n, case in enumerate(cases_of(group, kind, context)) if n // STRETCH % num_places == place)
+    report(context, f"{group}, {kind}", cases)
+
+
+def run(context: Context) -> None:
+    """The part: a row for each group and kind of kernel, the first wrong cases named."""
     for kind in kinds(context):
-        groups = {
-            "rows": rowwise(kind, context.torch, rows),
-            "products": products(kind, context.torch, rows, sizes),
-            "cache and attention": cached(kind, context.torch, heads),
-            "batch invariance": invariant(kind, context.torch),
-        }
-        for name, cases in groups.items():
-            report(context, f"{name}, {kind}", cases)
+        for group in GROUPS:
+            num = workers.number(context) if kind == "triton" else 1
+            tasks = [(group, kind, place, num) for place in range(num)]
+            workers.together(context.rows, f"{group}, {kind}", workers.spread(context, some, tasks))
 
 
 def report(context: Context, name: str, cases: Iterator[Case]) -> None:

@@ -7,6 +7,7 @@ Legend: S sequences, T rows, Q query heads, G kv heads, D head_dim, P block_size
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,3 +113,9 @@ def paged_case(
         tables_SB,
         head_dim**-0.5,
     )
+
+
+@functools.lru_cache(maxsize=4)
+def held_weight(where: torch.device, n: int, k: int, dtype: str, group_size: int, symmetric: bool) -> Weight:
+    """`make_weight`, for comparisons that come one after the other."""
+    return make_weight(where, n, k, dtype, group_size, symmetric)

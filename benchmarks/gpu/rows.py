@@ -56,21 +56,22 @@ class Writer:
         self, name: str, got: float, unit: str = "", target: float | None = None, most: bool = False, why: str = ""
     ) -> None:
         """A figure; its target counts only on a GPU and at full size."""
-        self._put(Row(self.part, name, float(got), unit, target if self._judged else None, most, why))
+        self.put(Row(self.part, name, float(got), unit, target if self._judged else None, most, why))
 
     def check(self, name: str, num_wrong: int, num_all: int, why: str = "") -> None:
         """So many of so many comparisons went wrong: none may, at any size, on any device."""
-        self._put(Row(self.part, name, float(num_wrong), f"wrong of {num_all}", 0.0, True, why))
+        self.put(Row(self.part, name, float(num_wrong), f"wrong of {num_all}", 0.0, True, why))
 
     def skip(self, name: str, why: str) -> None:
         """What could not be measured, and why."""
-        self._put(Row(self.part, name, why=why))
+        self.put(Row(self.part, name, why=why))
 
     def fail(self, name: str, why: str) -> None:
         """What went wrong altogether."""
-        self._put(Row(self.part, name, why=why, failed=True))
+        self.put(Row(self.part, name, why=why, failed=True))
 
-    def _put(self, row: Row) -> None:
+    def put(self, row: Row) -> None:
+        """Any row, as it is."""
         self.rows.append(row)
         self._say(line(row))
         if self._path is not None:
