@@ -5,7 +5,7 @@ Knows: whether the extension module is there. Does not know: what its kernels co
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from quire.errors import InvalidSetting
@@ -29,16 +29,7 @@ class Missing:
         )
 
 
-def _load() -> Any:
-    try:
-        return import_module(MODULE)
-    except ModuleNotFoundError as error:
-        if error.name != MODULE:
-            raise
-        return Missing()
-
-
-if TYPE_CHECKING:
+if TYPE_CHECKING or find_spec(MODULE) is not None:
     from quire.kernels.cpu import _cpu as _cpu
 else:
-    _cpu = _load()
+    _cpu = Missing()
