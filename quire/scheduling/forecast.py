@@ -4,6 +4,7 @@
                     |----b-----|
     those ahead           |--c--------|        every prompt is read in turn, the same number of tokens a step;
     the newcomer               |.wait.|prompt|first token        while prompts are read, the others draw
+    the crowd     |------------|        other tenants' rows and slots: all free when it has gone, and steps are shorter
 
 Time is counted twice: in steps, by which answers end, and in seconds, which is what a step takes. Beyond `SIMULATED`
 requests ahead the queue is taken to move as it did among the last of those.
@@ -33,6 +34,9 @@ class Claim(NamedTuple):
     num_slots: int = 0
 
 
+NOBODY = Claim(0, 0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Seconds of a step that only draws, of a prompt token beside it, of a query-key pair; prompt tokens in a step."""
@@ -56,7 +60,8 @@ class Pace:
 class Scene:
     """Whatever a newcomer finds before it. `running` are claims on what is left of those who run; `num_backlog` prompt
     tokens of theirs are read before any other; `num_rows` and `num_slots` are free now; `ahead`, the first
-    `SIMULATED` of them, and `num_beyond` more go before it."""
+    `SIMULATED` of them, and `num_beyond` more go before it. For the `num_to_draw` steps of `crowd` other tenants hold
+    its rows and slots, and what they read makes each step `beside_s` longer."""
 
     pace: Pace
     num_rows: int
@@ -65,6 +70,13 @@ class Scene:
     num_backlog: int = 0
     ahead: SequenceOf[Claim] = ()
     num_beyond: int = 0
+    crowd: Claim = NOBODY
+    beside_s: float = 0.0
+
+    def seconds(self, begin: float, end: float) -> float:
+        """Of the steps from `begin` to `end`, counted from now; what they read of the queue's prompts left out."""
+        most = self.crowd.num_to_draw
+        return (end - begin) * self.pace.step_s + (min(end, most) - min(begin, most)) * self.beside_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +112,11 @@ def pace_of(cost: CostModel, num_rows: int, num_context: int, most: int, target:
 def wait_for_room(scene: Scene, claim: Claim) -> float:
     """Seconds until the prompt of a newcomer with `claim` begins to be read."""
     pace, ahead = scene.pace, scene.ahead
-    step_s, per_token = pace.step_s, 1.0 / pace.chunk
+    per_token = 1.0 / pace.chunk
     steps = scene.num_backlog * per_token
-    seconds = steps * step_s + scene.num_backlog * pace.token_s
-    ends = [(each.num_to_draw + each.num_to_read * per_token, each.num_rows, each.num_slots) for each in scene.running]
+    seconds = scene.seconds(0.0, steps) + scene.num_backlog * pace.token_s
+    held = [*scene.running, scene.crowd]
+    ends = [(each.num_to_draw + each.num_to_read * per_token, each.num_rows, each.num_slots) for each in held]
     heapify(ends)
     rows, slots, half_s = scene.num_rows, scene.num_slots, seconds
     for number, each in enumerate([*ahead, claim]):
@@ -112,14 +125,14 @@ def wait_for_room(scene: Scene, claim: Claim) -> float:
             rows += freed_rows
             slots += freed_slots
             if end > steps:
-                seconds += (end - steps) * step_s
+                seconds += scene.seconds(steps, end)
                 steps = end
         if number == len(ahead) // 2:
             half_s = seconds
         if number == len(ahead):
             break
         took = each.num_to_read * per_token
-        seconds += took * step_s + pace.reading_s(each.num_to_read)
+        seconds += scene.seconds(steps, steps + took) + pace.reading_s(each.num_to_read)
         steps += took
         rows -= each.num_rows
         slots -= each.num_slots

@@ -24,10 +24,14 @@ TURN = attrgetter("turn")
 
 
 class Line:
-    """Joining, admitting, putting back and leaving are O(log n), but for moving a list's tail."""
+    """Joining, admitting, putting back and leaving are O(log n), but for moving a list's tail.
+
+    `num_queues_begun` counts how often a queue began beside none, beside one, and beside more.
+    """
 
     def __init__(self, accounts: Accounts) -> None:
         self.running: list[Seat] = []
+        self.num_queues_begun = [0, 0, 0]
         self.num_waiting = self.num_waiting_tokens = self.num_moves = 0
         self._accounts = accounts
         self._queues: dict[Account, list[Seat]] = {}
@@ -55,6 +59,7 @@ class Line:
         queue = self._queues.get(seat.account)
         if queue is None:
             self._accounts.begin_to_wait(seat.account, list(self._queues))
+            self.num_queues_begun[min(2, len(self._queues))] += 1
             queue = self._queues[seat.account] = []
         insort(queue, seat, key=TURN)
         seat.waits = True

@@ -2,12 +2,16 @@
 
 A tenant sees a machine of its own: the rows and slots of its share, or what the others leave if that is more. What the
 others read meanwhile makes its steps longer, and its own queue alone goes before it.
+
+So it is while the others are here. That is taken to last as long again as others have been waiting already (what has
+lasted goes on, what has just begun may be a burst), and at least until those of them who are here have been served.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 
 from quire.request import Request
@@ -48,6 +52,7 @@ class Outlook:
         self._accounts = ordinary.accounts
         self._lengths = ordinary.entry.lengths
         self._flex = flex.line
+        self._begun = [_Begun(), _Begun()]
         num_blocks = holdings.pool.num_blocks
         self._num_slots = (num_blocks - policy.watermark(num_blocks)) * limits.block_size
 
@@ -89,9 +94,10 @@ class Outlook:
         return Forecast(wait_s, forecast.own_time(scene.pace, num_to_read), scene.pace.full_step_s)
 
     def _scene(self, account: Account, request: Request, now: float) -> Scene | None:
-        line, limits, running = self._line, self._limits, self._line.running
+        line, limits = self._line, self._limits
         queue = line.queue_of(account)
         num_others_wait = line.num_waiting - len(queue)
+        lasted_s = self._others_have_waited(num_others_wait, bool(queue), now)
         seen = self._survey(account)
         all_rows = min(limits.max_num_seqs, seen.rows + seen.other_rows + line.num_waiting)
         context = seen.num_held * all_rows // max(1, seen.rows + seen.other_rows)
@@ -100,23 +106,33 @@ class Outlook:
             return None
         share = self._share(account)
         rows = max(share * limits.max_num_seqs, limits.max_num_seqs - seen.other_rows - num_others_wait)
-        wanted = seen.other_slots * (1 + num_others_wait / max(1, seen.other_rows))
-        slots = max(share * self._num_slots, self._num_slots - wanted)
+        crowd = 1 + num_others_wait / max(1, seen.other_rows)
+        reads = seen.other_backlog + line.num_waiting_tokens * num_others_wait / max(1, line.num_waiting)
+        slots = max(share * self._num_slots, self._num_slots - seen.other_slots * crowd)
         is_under = share < 1.0 and seen.rows + request.num_rows <= share * limits.max_num_seqs
-        if num_others_wait:
-            beside_s = pace.token_s * min(pace.chunk, seen.other_reads)
-            pace = replace(pace, step_s=pace.step_s + beside_s)
+        beside_s = pace.token_s * min(pace.chunk, seen.other_reads) if num_others_wait else 0.0
+        known = crowd * seen.other_left / max(1, seen.other_rows) + reads / pace.chunk
+        num_steps = math.ceil(max(known, lasted_s / (pace.step_s + beside_s)))
         num_ahead = line.num_before(account, policy.turn(self._rule, now, LAST_ARRIVAL, request.priority))
-        num_simulated, read_share = min(num_ahead, SIMULATED), _read_share(running)
+        num_simulated, read_share = min(num_ahead, SIMULATED), _read_share(line.running)
+        num_rows, num_slots = max(1, round(rows)), round(slots)
         return Scene(
             pace,
-            max(1, round(rows)) - seen.rows,
-            round(slots) - sum([claim.num_slots for claim in seen.claims]),
+            num_rows - seen.rows,
+            num_slots - sum([claim.num_slots for claim in seen.claims]),
             seen.claims,
             seen.num_backlog + (0 if is_under else seen.other_backlog),
             [self._claim(each.request, round(read_share * each.num_prompt)) for each in queue[:num_simulated]],
             num_ahead - num_simulated,
+            Claim(0, num_steps, limits.max_num_seqs - num_rows, self._num_slots - num_slots),
+            beside_s,
         )
+
+    def _others_have_waited(self, num_others: int, waits_too: bool, now: float) -> float:
+        """For so many seconds, without a break."""
+        counts = self._line.num_queues_begun
+        lasted = [begun.seconds(count, now) for begun, count in zip(self._begun, counts, strict=False)]
+        return lasted[waits_too] if num_others else 0.0
 
     def _survey(self, account: Account) -> _Survey:
         """Claims of those of `account` who run, and sums over the others."""
@@ -138,6 +154,7 @@ class Outlook:
                 seen.other_rows += num_rows
                 seen.other_backlog += owed if owed > 1 else 0
                 seen.other_slots += num_slots
+                seen.other_left += num_rows * left
                 seen.other_reads += (num_tokens - num_output - seat.num_cached) / (num_output + left)
         return seen
 
@@ -154,6 +171,20 @@ class Outlook:
 
 
 @dataclass(slots=True)
+class _Begun:
+    """When something last began, as far as it was looked at."""
+
+    count: int = 0
+    at_s: float = 0.0
+
+    def seconds(self, count: int, now: float) -> float:
+        """Since then, if it has begun `count` times by `now`."""
+        if count != self.count:
+            self.count, self.at_s = count, now
+        return now - self.at_s
+
+
+@dataclass(slots=True)
 class _Survey:
     """Who runs, as one tenant sees it; `other_reads` are prompt tokens of others in a step, if whoever of them ends is
     followed by one alike."""
@@ -165,6 +196,7 @@ class _Survey:
     other_rows: int = 0
     other_backlog: int = 0
     other_slots: int = 0
+    other_left: float = 0.0
     other_reads: float = 0.0
 
 

@@ -143,6 +143,46 @@ def test_another_s_flood_hardly_shows_to_a_tenant_under_its_share() -> None:
     assert bench.first_s["b"] - at == pytest.approx(told, rel=0.5)
 
 
+def test_a_burst_of_strangers_is_not_expected_to_stay() -> None:
+    """They hold all rows but the tenant's share and end with their next tokens: its own queue has the machine then."""
+    bench = Timed(blocks=4000, seqs=16, budget=64, length=4000, cache=False, policy="fair")
+    for number in range(20):
+        bench.add(request(f"s{number}", 20, tenant=str(number), max_tokens=2, ignore_eos=True), now=bench.now)
+    bench.step()
+    for number in range(16):
+        bench.add(request(f"a{number}", 20, tenant="a", max_tokens=200, ignore_eos=True), now=bench.now)
+    each, at = request("last", 20, tenant="a", max_tokens=200, ignore_eos=True), bench.now
+    told = bench.foresee(each)
+    bench.add(each, now=at)
+    while "last" not in bench.first_s:
+        bench.step()
+    assert bench.first_s["last"] - at == pytest.approx(told.ttft_s, rel=0.25)
+
+
+def test_a_crowd_that_has_lasted_is_expected_to_last() -> None:
+    """Strangers keep coming, faster than they are served: the tenant's own queue moves in the rows of its share."""
+    bench = Timed(blocks=4000, seqs=8, budget=64, length=4000, cache=False, policy="fair")
+    number = 0
+
+    def stranger() -> None:
+        nonlocal number
+        bench.add(request(f"s{number}", 20, tenant=str(number % 3), max_tokens=20, ignore_eos=True), now=bench.now)
+        number += 1
+
+    for _ in range(400):
+        stranger()
+        bench.step()
+    for mine in range(12):
+        bench.add(request(f"a{mine}", 20, tenant="a", max_tokens=20, ignore_eos=True), now=bench.now)
+    each, at = request("last", 20, tenant="a", max_tokens=20, ignore_eos=True), bench.now
+    told = bench.foresee(each)
+    bench.add(each, now=at)
+    while "last" not in bench.first_s:
+        stranger()
+        bench.step()
+    assert bench.first_s["last"] - at == pytest.approx(told.ttft_s, rel=0.5)
+
+
 def test_a_lower_priority_number_waits_less() -> None:
     bench = Timed(blocks=400, seqs=1, budget=64, policy="priority")
     for number in range(20):
