@@ -379,6 +379,7 @@ class Scheduler:
 
     def _remove(self, seat: Seat) -> None:
         self._holdings.let_go(seat)
+        seat.company = ()  # which holds `seat`: nothing is left that only the search for cyclic garbage would find
         lane = self._lane(seat)
         if not seat.asleep:
             lane.line.leave(seat)

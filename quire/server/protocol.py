@@ -100,6 +100,10 @@ class HttpProtocol(HttpToolsProtocol):
             cycle.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        for ended in (self.cycle, self._answered, *waiting):
+            if ended is not None and isinstance(ended.transport, _Lingering):
+                ended.transport.let_go()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head, then parse."""
@@ -285,6 +289,10 @@ class _Lingering:
 
     def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
         self._transport, self.close = transport, close
+
+    def let_go(self) -> None:
+        """Forget the protocol: the two would hold each other until the next search for cyclic garbage, minutes away."""
+        self.close = self._transport.close
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)

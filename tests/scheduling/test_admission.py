@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from scheduler_bench import Bench, request
 
@@ -12,6 +14,7 @@ from quire.errors import ContextLengthExceeded, InternalError, InvalidSetting, R
 from quire.request import Request, SamplingParams
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.scheduler import Scheduler
+from quire.scheduling.seat import Seat
 
 
 def test_the_context_is_a_bound_and_both_counts_are_named() -> None:
@@ -53,6 +56,21 @@ def test_a_search_must_fit_the_pool_with_nothing_but_its_prompt_in_common() -> N
         with pytest.raises(ContextLengthExceeded) as refused:
             bench.add(search)
         assert "may need 7" in refused.value.message
+
+
+def test_a_search_that_has_ended_is_no_garbage_to_be_searched_for() -> None:
+    """Beams know each other: whoever goes has to be let go of, since the next search for cycles may be minutes away."""
+    bench = Bench(seqs=3)
+    gc.collect()
+    gc.disable()
+    try:
+        bench.add(Request("wide", tuple(range(5)), SamplingParams(seed=0, max_tokens=8), beams=Beams(3)))
+        bench.run()
+        bench.add(request("next", 2))  # the scheduler remembers who was in the last step
+        bench.run()
+        assert [each.request.id for each in gc.get_objects() if isinstance(each, Seat)] == ["next"]
+    finally:
+        gc.enable()
 
 
 def test_n_is_bounded_by_the_rows() -> None:
