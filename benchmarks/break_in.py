@@ -15,18 +15,14 @@ import argparse
 import json
 import random
 import re
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from live_server import live_server
 
 from quire.server.access import OPEN_PATHS
 from quire.server.app import ROUTES
@@ -58,30 +54,6 @@ HEADERS = (
     " folded: line", "no-colon", ": empty", f"x-api-key : {KEY}", f"x-api-key\x00: {KEY}", f"x-api-key\t: {KEY}",
 )  # fmt: skip
 INNER = "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
-
-
-@contextmanager
-def server(args: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """A real server with a key; its URL."""
-    model = [args.model] if args.model else []
-    options = ["--api-key", KEY, "--served-model-name", NAME, "--api-docs", "--log-level", "critical"]
-    command = [sys.executable, "-m", "quire", "serve", *model, "--port", "0", *options]
-    with (folder / "said").open("w+") as said, subprocess.Popen(command, stderr=said) as process:
-        try:
-            yield url_of(process, folder / "said")
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended:\n{(folder / 'said').read_text()[-2000:]}")
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
-def url_of(process: subprocess.Popen[bytes], said: Path) -> str:
-    end = time.monotonic() + 1800
-    while process.poll() is None and time.monotonic() < end:
-        if found := re.search(r"serving .* at (\S+)/v1", said.read_text()):
-            return found.group(1)
-        time.sleep(0.05)
-    raise SystemExit(f"the server did not start:\n{said.read_text()}")
 
 
 def talk(url: str, data: bytes) -> bytes:
@@ -174,12 +146,16 @@ def attack(args: argparse.Namespace, url: str) -> dict[str, Any]:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """The attack, then what the server itself has counted."""
-    with tempfile.TemporaryDirectory() as name, server(args, Path(name)) as url:
+    options = ["--api-key", KEY, "--served-model-name", NAME, "--api-docs", "--log-level", "critical"]
+    with live_server(args.model, *options, "--drain-grace", "0") as server:
+        url = server.url
         begin = time.perf_counter()
         found = attack(args, url)
         seconds = time.perf_counter() - begin
         with_key = talk(url, head(["GET /v1/models HTTP/1.1", "Host: x", "Connection: close", f"x-api-key: {KEY}"]))
         metrics = talk(url, head(["GET /metrics HTTP/1.1", "Host: x", "Connection: close", f"x-api-key: {KEY}"]))
+        if server.process.poll() is not None:
+            raise SystemExit(f"the server ended:\n{server.text()[-2000:]}")
     tokens = sum([float(value) for value in re.findall(rb"^quire_\w*generation_tokens\w* (\S+)$", metrics, re.M)])
     served = re.findall(rb'route="(/v1/[^"]*)"', metrics)
     targets = {

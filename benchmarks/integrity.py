@@ -25,7 +25,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from recovery_load import Answer, Load, Server, ask, differing, server
+from live_server import LiveServer
+from recovery_load import Answer, Load, ask, differing, server
 
 Result = dict[str, Any]
 WRONG = ("nan", "inf", "-inf")
@@ -100,7 +101,7 @@ def figures(events: list[Result]) -> Result:
 
 
 def summary(
-    load: Load, victims: list[Answer], wrong: list[str], corrupted: list[str], metrics: Result, served: Server
+    load: Load, victims: list[Answer], wrong: list[str], corrupted: list[str], metrics: Result, served: LiveServer
 ) -> Result:
     """What the clients saw."""
     return {
@@ -121,7 +122,7 @@ def targets(
     wrong: list[str],
     corrupted: list[str],
     metrics: Result,
-    served: Server,
+    served: LiveServer,
 ) -> dict[str, bool]:
     """What was promised."""
     ended = [each for each in events if each["event"] == "ended" and each["kind"] != "stuck"]
@@ -165,7 +166,7 @@ def is_long_enough(answer: Answer) -> bool:
     return False
 
 
-async def corrupted_of(served: Server, victims: list[Answer], hurt: dict[str, set[str]]) -> list[str]:
+async def corrupted_of(served: LiveServer, victims: list[Answer], hurt: dict[str, set[str]]) -> list[str]:
     """Victims whose answers are whole and not what they would have been. A stuck one is not: it is counted."""
     found = []
     for answer in victims:
@@ -177,7 +178,7 @@ async def corrupted_of(served: Server, victims: list[Answer], hurt: dict[str, se
     return found
 
 
-async def scraped(served: Server) -> Result:
+async def scraped(served: LiveServer) -> Result:
     """What the server counted."""
     text = await get(served, "/metrics")
     faults = dict(re.findall(r'quire_faults_total\{fault="(\w+)"\} (\S+)', text))
@@ -191,7 +192,7 @@ async def scraped(served: Server) -> Result:
 LOOKS = r'quire_integrity_checks_total\{check="(\w+)",outcome="(\w+)"\} (\S+)'
 
 
-async def get(served: Server, path: str) -> str:
+async def get(served: LiveServer, path: str) -> str:
     """A body."""
     reader, writer = await asyncio.open_connection(*served.address)
     writer.write(f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode())
@@ -240,7 +241,7 @@ async def weights(args: argparse.Namespace) -> Result:
     }
 
 
-async def until_unready(served: Server, begin: float, most_s: float) -> float:
+async def until_unready(served: LiveServer, begin: float, most_s: float) -> float:
     """Seconds from `begin` until /readyz refuses."""
     while time.monotonic() - begin < most_s:
         if " 503 " in (await get(served, "/readyz")).splitlines()[0]:

@@ -13,10 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
 
 START_S = 1800.0  # a model of many gigabytes may have to be read
 LOOK_S = 0.02
@@ -29,14 +30,19 @@ class LiveServer:
     process: subprocess.Popen[bytes]
     said: IO[str]
     pid: int = 0
-    base: str = ""
+    url: str = ""
     others: list[int] = field(default_factory=list)
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port."""
-        host, _, port = self.base.removeprefix("http://").rpartition(":")
-        return host, int(port)
+        parts = urlsplit(self.url)
+        return parts.hostname or "", parts.port or 0
+
+    @property
+    def lines(self) -> list[str]:
+        """What was said until now."""
+        return self.text().splitlines()
 
     def text(self) -> str:
         """All of stderr, of all processes that inherited it."""
@@ -63,6 +69,23 @@ class LiveServer:
         self.pid = number
         return time.monotonic() - start, before
 
+    def engine(self) -> int | None:
+        """The engine's process; None while there is none."""
+        for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
+            with suppress(OSError):
+                words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
+                if b"-m" in words and b"engine" in words[words.index(b"-m") + 1]:
+                    return int(text)
+        return None
+
+    def hurt(self, number: signal.Signals) -> bool:
+        """Send a signal to the engine; whether there was one."""
+        with suppress(ProcessLookupError):
+            if (engine := self.engine()) is not None:
+                os.kill(engine, number)
+                return True
+        return False
+
     def is_gone(self, pid: int) -> bool:
         """Whether that process has ended; our own child is waited for."""
         if pid == self.process.pid:
@@ -85,17 +108,24 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(model: str | None, *options: str) -> Iterator[LiveServer]:
-    """Serve `model`, None for the bundled one; ended with all its successors."""
-    command = [sys.executable, "-m", "quire", "serve", *([model] if model else []), "--port", "0", *options]
+def started(
+    command: list[str], environment: dict[str, str] | None = None, limit_s: float = START_S
+) -> Iterator[LiveServer]:
+    """The server that `command` runs, once it says where it serves; ended with all its successors."""
     with tempfile.NamedTemporaryFile("w+") as said:
-        server = LiveServer(subprocess.Popen(command, stderr=said), said)
+        server = LiveServer(subprocess.Popen(command, stderr=said, env=environment), said)
         try:
-            server.base = server.wait_for(r"^serving .* at (\S+)/v1$").group(1)
+            server.url = server.wait_for(r"^serving .* at (\S+)/v1$", limit_s).group(1)
             server.pid = server.process.pid
             yield server
         finally:
             server.end()
+
+
+def live_server(model: str | None, *options: str, limit_s: float = START_S) -> AbstractContextManager[LiveServer]:
+    """Serve `model`, None for the bundled one."""
+    named = [model] if model else []
+    return started([sys.executable, "-m", "quire", "serve", *named, "--port", "0", *options], limit_s=limit_s)
 
 
 def children(pid: int) -> list[int]:

@@ -18,17 +18,13 @@ import argparse
 import http.client
 import json
 import random
-import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from live_server import LiveServer, live_server
 
 from quire.tenancy.keys import Key, hash_of
 
@@ -42,37 +38,20 @@ def text_of(rng: random.Random, num_words: int) -> str:
     return " ".join(rng.choice(TEXT.split()) for _ in range(num_words))
 
 
-@contextmanager
-def server(args: argparse.Namespace, folder: Path) -> Iterator[str]:
-    """A real server with two keys and one public prefix; its URL."""
+def server(args: argparse.Namespace, folder: Path) -> AbstractContextManager[LiveServer]:
+    """A real server with two keys and one public prefix."""
     (folder / "keys.toml").write_text("".join(Key(name, hash_of(key)).as_toml() for name, key in KEYS.items()))
     (folder / "keys.toml").chmod(0o600)
     (folder / "public.txt").write_text(text_of(random.Random(0), args.words))
     options = ["--api-keys", str(folder / "keys.toml"), "--public-prefix", str(folder / "public.txt")]
-    model = [args.model] if args.model else []
-    command = [sys.executable, "-m", "quire", "serve", *model, "--port", "0", "--log-level", "error", *options]
-    with (folder / "said").open("w+") as said, subprocess.Popen(command, stderr=said) as process:
-        try:
-            yield url_of(process, folder / "said")
-        finally:
-            process.send_signal(signal.SIGINT)
-
-
-def url_of(process: subprocess.Popen[bytes], said: Path) -> str:
-    end = time.monotonic() + 1800
-    while process.poll() is None and time.monotonic() < end:
-        if found := re.search(r"serving .* at (\S+)/v1", said.read_text()):
-            return found.group(1)
-        time.sleep(0.05)
-    raise SystemExit(f"the server did not start:\n{said.read_text()}")
+    return live_server(args.model, "--log-level", "error", "--drain-grace", "0", *options)
 
 
 class Asker:
     """One key's connection."""
 
-    def __init__(self, url: str, name: str) -> None:
-        parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
+    def __init__(self, served: LiveServer, name: str) -> None:
+        self._connection = http.client.HTTPConnection(*served.address, timeout=120)
         self._headers = {"authorization": f"Bearer {KEYS[name]}", "content-type": "application/json"}
 
     def ask(self, prompt: str) -> tuple[float, int]:
@@ -134,8 +113,8 @@ def attack(args: argparse.Namespace, rng: random.Random, victim: Asker, attacker
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """All that is measured, on one server."""
     rng = random.Random(args.seed)
-    with tempfile.TemporaryDirectory() as name, server(args, Path(name)) as url:
-        victim, attacker = (Asker(url, name) for name in KEYS)
+    with tempfile.TemporaryDirectory() as name, server(args, Path(name)) as served:
+        victim, attacker = (Asker(served, name) for name in KEYS)
         for _ in range(WARM_UP):
             victim.ask(text_of(rng, args.words))
             attacker.ask(text_of(rng, args.words))

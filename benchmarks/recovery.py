@@ -22,7 +22,8 @@ from itertools import count, pairwise
 from typing import Any
 
 from faulty_engine import MAGIC
-from recovery_load import Answer, Load, Server, ask, differing, server
+from live_server import LiveServer
+from recovery_load import Answer, Load, ask, differing, server
 
 Result = dict[str, Any]
 RESUME_S, UNREADY_S, RECOVERED_S, HEALTH_S = 3.0, 5.0, 15.0, 0.020
@@ -161,14 +162,14 @@ async def calm(args: argparse.Namespace) -> Result:
     }
 
 
-async def longest(served: Server) -> int:
+async def longest(served: LiveServer) -> int:
     """The longest prompt that leaves room for a few tokens."""
     answer = await ask(served, {"prompt": [9] * 10**6, "max_tokens": 8})
     found = answer.whole.decode(errors="replace").partition("allowed: ")[2]
     return int(found.split()[0]) - 8
 
 
-async def probed(served: Server, end: float, rate: float) -> tuple[list[float], list[str]]:
+async def probed(served: LiveServer, end: float, rate: float) -> tuple[list[float], list[str]]:
     """Every path in turn over kept connections: how long each answer took, and what was not 200."""
     seconds: list[float] = []
     alarms: list[str] = []
@@ -189,7 +190,7 @@ async def probed(served: Server, end: float, rate: float) -> tuple[list[float], 
     return seconds, alarms
 
 
-async def until(served: Server, status: int, begin: float) -> float:
+async def until(served: LiveServer, status: int, begin: float) -> float:
     """Seconds from `begin` until /readyz answers with `status`."""
     host, port = served.address
     while time.monotonic() - begin < 60.0:

@@ -10,17 +10,14 @@ import json
 import os
 import random
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
+
+from live_server import LiveServer, live_server, started
 
 HERE = Path(__file__).resolve().parent
 TEXT = "the fox river walked under a bridge and said quietly that nobody had seen rain since spring began"
@@ -28,68 +25,15 @@ PATIENCE_S = 120.0
 Body = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Server:
-    """A running server and what it says."""
-
-    process: subprocess.Popen[bytes]
-    said: IO[str]
-    url: str = ""
-
-    @property
-    def address(self) -> tuple[str, int]:
-        """Host and port."""
-        parts = urlsplit(self.url)
-        return parts.hostname or "", parts.port or 0
-
-    @property
-    def lines(self) -> list[str]:
-        """Its log until now."""
-        self.said.seek(0)
-        return self.said.read().splitlines()
-
-    def engine(self) -> int | None:
-        """The engine's process; None while there is none."""
-        for text in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            with suppress(OSError):
-                words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
-                if b"-m" in words and b"engine" in words[words.index(b"-m") + 1]:
-                    return int(text)
-        return None
-
-    def hurt(self, number: signal.Signals) -> bool:
-        """Send a signal to the engine; whether there was one."""
-        with suppress(ProcessLookupError):
-            if (engine := self.engine()) is not None:
-                os.kill(engine, number)
-                return True
-        return False
-
-
-@contextmanager
-def server(model: str | None, module: str | None = None, options: tuple[str, ...] = ()) -> Iterator[Server]:
+def server(
+    model: str | None, module: str | None = None, options: tuple[str, ...] = ()
+) -> AbstractContextManager[LiveServer]:
     """A real server on a free port; `module`: with that engine in place of ours, and `options` as SETTING=NUMBER."""
-    named = [model] if model else []
-    command = [sys.executable, "-m", "quire", "serve", *named, "--port", "0", "--log-level", "warning", *options]
-    if module is not None:
-        command = [sys.executable, str(HERE / "faulty_server.py"), module, *named, *options]
+    if module is None:
+        return live_server(model, "--log-level", "warning", *options, limit_s=PATIENCE_S)
+    command = [sys.executable, str(HERE / "faulty_server.py"), module, *([model] if model else []), *options]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    with tempfile.TemporaryFile("w+") as said, subprocess.Popen(command, stderr=said, env=environment) as process:
-        found = Server(process, said)
-        try:
-            end = time.monotonic() + PATIENCE_S
-            while not (urls := re.findall(r"serving .* at (http://\S+)/v1", "\n".join(found.lines))):
-                if process.poll() is not None or time.monotonic() > end:
-                    raise SystemExit("the server did not start:\n" + "\n".join(found.lines))
-                time.sleep(0.05)
-            found.url = urls[0]
-            yield found
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    return started(command, environment, PATIENCE_S)
 
 
 @dataclass(slots=True)
@@ -158,7 +102,7 @@ def _unchunked(data: bytes) -> bytes:
     return b"".join(parts)
 
 
-async def ask(server: Server, body: Body, answer: Answer | None = None, encoded: bytes | None = None) -> Answer:
+async def ask(server: LiveServer, body: Body, answer: Answer | None = None, encoded: bytes | None = None) -> Answer:
     """Send `body` to /v1/completions and read to the end. Never raises for what the server does.
 
     `encoded` goes out in its place, where encoding it now would hold others up.
@@ -210,7 +154,7 @@ def body_of(rng: random.Random, tokens: int) -> Body:
 class Load:
     """`num_streams` answers at any time until `stop`; each is followed by another one at once."""
 
-    server: Server
+    server: LiveServer
     num_streams: int
     tokens: int
     seed: int = 0
@@ -239,7 +183,7 @@ class Load:
                 await asyncio.sleep(0.2)
 
 
-async def differing(server: Server, answers: list[Answer], at_once: int) -> list[str]:
+async def differing(server: LiveServer, answers: list[Answer], at_once: int) -> list[str]:
     """Ask for each again, with the seed that was told; what is not the same, in words."""
     found: list[str] = []
     left = list(answers)
