@@ -12,7 +12,6 @@ route of its own. After all of it the right key must still open. The made-up req
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import socket
@@ -23,6 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from live_server import live_server
+from verdict import report
 
 from quire.server.access import OPEN_PATHS
 from quire.server.app import ROUTES
@@ -168,6 +168,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {**found, "answers": num, "seconds": round(seconds, 1), "targets": targets}
 
 
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    for kind, each in found["statuses"].items():
+        print(f"{kind:8} {sum(each.values())}: " + ", ".join(f"{count} {status}" for status, count in each.items()))
+    for each in found["break_ins"][:10]:
+        print(f"BREAK-IN {each}")
+    print(f"{found['seconds']} s")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder; the bundled model if absent")
@@ -177,18 +186,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="the result as one line of JSON")
     args = parser.parse_args()
-    found = run(args)
-    if args.json:
-        print(json.dumps(found))
-    else:
-        for kind, each in found["statuses"].items():
-            print(f"{kind:8} {sum(each.values())}: " + ", ".join(f"{count} {status}" for status, count in each.items()))
-        for each in found["break_ins"][:10]:
-            print(f"BREAK-IN {each}")
-        for name, is_met in found["targets"].items():
-            print(f"{'met   ' if is_met else 'MISSED'}   {name}")
-        print(f"{found['seconds']} s")
-    return 0 if all(found["targets"].values()) else 1
+    return report(run(args), args.json, show)
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from typing import Any
 
 from live_server import LiveServer
 from recovery_load import Answer, Load, ask, differing, server
+from verdict import Result, report
 
-Result = dict[str, Any]
 WRONG = ("nan", "inf", "-inf")
 KINDS = (*[f"logits-{wrong}" for wrong in WRONG], *[f"pages-{wrong}" for wrong in WRONG], "id", "stuck", "raises")
 MOST_OVERHEAD = 0.005
@@ -292,17 +292,7 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Run it, say what came of it."""
     args = parsed()
-    result = asyncio.run(args.run(args))
-    targets = result["targets"]
-    if args.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            if name != "targets":
-                print(f"{name:34} {value}")
-        for name, met in targets.items():
-            print(f"{'met' if met else 'MISSED':8} {name}")
-    return 0 if all(targets.values()) else 1
+    return report(asyncio.run(args.run(args)), args.json)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from live_server import LiveServer, live_server
+from verdict import report
 
 from quire.tenancy.keys import Key, hash_of
 
@@ -140,6 +141,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    for name in ("across", "within"):
+        one = found[name]
+        print(
+            f"{name:8} AUC {one['auc']:.3f} +- {found['auc_error']:.3f}   right {one['right_ms']:.2f} ms"
+            f"   wrong {one['wrong_ms']:.2f} ms   cached tokens told {one['cached_tokens_told']}"
+        )
+    print(f"public   {found['public_tokens']} tokens found by the other key")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder; the bundled model if absent")
@@ -148,20 +160,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="the result as one line of JSON")
     args = parser.parse_args()
-    found = run(args)
-    if args.json:
-        print(json.dumps(found))
-    else:
-        for name in ("across", "within"):
-            one = found[name]
-            print(
-                f"{name:8} AUC {one['auc']:.3f} +- {found['auc_error']:.3f}   right {one['right_ms']:.2f} ms"
-                f"   wrong {one['wrong_ms']:.2f} ms   cached tokens told {one['cached_tokens_told']}"
-            )
-        print(f"public   {found['public_tokens']} tokens found by the other key")
-        for name, is_met in found["targets"].items():
-            print(f"{'met   ' if is_met else 'MISSED'}   {name}")
-    return 0 if all(found["targets"].values()) else 1
+    return report(run(args), args.json, show)
 
 
 if __name__ == "__main__":

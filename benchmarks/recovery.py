@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import signal
 import sys
 import time
 from itertools import count, pairwise
-from typing import Any
 
 from faulty_engine import MAGIC
 from live_server import LiveServer
 from recovery_load import Answer, Load, ask, differing, server
+from verdict import Result, report
 
-Result = dict[str, Any]
 RESUME_S, UNREADY_S, RECOVERED_S, HEALTH_S = 3.0, 5.0, 15.0, 0.020
 PATHS = ("/livez", "/readyz", "/startupz", "/health")
 
@@ -270,17 +268,7 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Run it, say what came of it."""
     args = parsed()
-    result = asyncio.run(args.run(args))
-    targets = result["targets"]
-    if args.json:
-        print(json.dumps(result))
-    else:
-        for name, value in result.items():
-            if name != "targets":
-                print(f"{name:28} {value}")
-        for name, met in targets.items():
-            print(f"{'met' if met else 'MISSED':8} {name}")
-    return 0 if all(targets.values()) else 1
+    return report(asyncio.run(args.run(args)), args.json)
 
 
 if __name__ == "__main__":
