@@ -8,6 +8,8 @@ sequence.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -29,13 +31,19 @@ def attention(
 
     It asks for the lengths on the host, so on a GPU it waits for the device at every layer.
     """
-    starts, lengths = query_starts_S1.tolist(), seq_lens_S.tolist()
     out_TQD = out_T_QD.view(q_TQD.shape)
-    for seq, num_keys in enumerate(lengths):
-        rows = slice(starts[seq], starts[seq + 1])
-        blocks = block_tables_SB[seq, : -(-num_keys // pages.block_size)]
-        k_JGD, v_JGD = pages.rows(layer, blocks, num_keys)
+    for rows, k_JGD, v_JGD in sequences(pages, layer, query_starts_S1, seq_lens_S, block_tables_SB):
         out_TQD[rows] = attended(q_TQD[rows].float(), k_JGD, v_JGD, scale).to(out_TQD.dtype)
+
+
+def sequences(
+    pages: Pages, layer: int, query_starts_S1: Tensor, seq_lens_S: Tensor, block_tables_SB: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Of each sequence its rows among the queries, its keys and its values [J, G, D]."""
+    starts, lengths = query_starts_S1.tolist(), seq_lens_S.tolist()
+    for seq, num_keys in enumerate(lengths):
+        blocks = block_tables_SB[seq, : -(-num_keys // pages.block_size)]
+        yield slice(starts[seq], starts[seq + 1]), *pages.rows(layer, blocks, num_keys)
 
 
 def attended(q_MQD: Tensor, k_JGD: Tensor, v_JGD: Tensor, scale: float) -> Tensor:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from quire.kernels.torch import attention as plain_attention
 from quire.kernels.torch import linear as plain_linear
 from quire.kernels.torch import rms_norm as plain_rms_norm
 from quire.kernels.torch import rope_store as plain_rope_store
@@ -65,22 +66,13 @@ def rope_store(
     flaws_T1: Tensor | None = None,
 ) -> None:
     """As `rope_store.rope_store`: only heads' norms add anything up, over as many heads in every chunk."""
-    num_kv_heads, head_dim = pages.data.shape[4:]
     for rows in _chunks(len(qkv_TN)):
-        num_rows = len(qkv_TN[rows])
-        heads = _filled(qkv_TN[rows]).float().unflatten(1, (-1, head_dim))
-        split = [heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads]
-        q_TQD, k_TGD, v_TGD = heads.split(split, dim=1)
-        if q_norm_D is not None:
-            q_TQD = plain_rms_norm.normed(q_TQD, q_norm_D, eps)
-        if k_norm_D is not None:
-            k_TGD = plain_rms_norm.normed(k_TGD, k_norm_D, eps)
-        cos, sin = cos_PD2[positions_T[rows]][:, None], sin_PD2[positions_T[rows]][:, None]
-        q_out_TQD[rows] = plain_rope_store.rotated(q_TQD[:num_rows], cos, sin).to(q_out_TQD.dtype)
-        k_TGD, v_TGD = plain_rope_store.rotated(k_TGD[:num_rows], cos, sin), v_TGD[:num_rows]
-        pages.store(layer, 0, slots_T[rows], k_TGD)
-        pages.store(layer, 1, slots_T[rows], v_TGD)
-        plain_rope_store.mark_flaws(flaws_T1, rows.start or 0, k_TGD, v_TGD)
+        heads = plain_rope_store.heads_of(_filled(qkv_TN[rows]), pages, q_norm_D, k_norm_D, eps)
+        q_TQD, k_TGD, v_TGD = (x[: len(qkv_TN[rows])] for x in heads)
+        plain_rope_store.rotate_and_store(
+            q_TQD, k_TGD, v_TGD, positions_T[rows], slots_T[rows], cos_PD2, sin_PD2,
+            pages, layer, q_out_TQD[rows], flaws_T1, rows.start,
+        )  # fmt: skip
 
 
 def attention(
@@ -94,16 +86,13 @@ def attention(
     out_T_QD: Tensor,
 ) -> None:
     """As `attention.attention`."""
-    starts, lengths = query_starts_S1.tolist(), seq_lens_S.tolist()
     out_TQD = out_T_QD.view(q_TQD.shape)
-    for seq, num_keys in enumerate(lengths):
-        blocks = block_tables_SB[seq, : -(-num_keys // pages.block_size)]
-        k_JGD, v_JGD = pages.rows(layer, blocks, num_keys)
-        first_position = num_keys - (starts[seq + 1] - starts[seq])
-        for begin in range(starts[seq], starts[seq + 1], ROWS):
-            rows = slice(begin, min(begin + ROWS, starts[seq + 1]))
-            own = first_position + begin - starts[seq]
-            mixed = attended(_filled(q_TQD[rows]).float(), k_JGD, v_JGD, own, own + len(q_TQD[rows]), scale)
+    for own_rows, k_JGD, v_JGD in plain_attention.sequences(pages, layer, query_starts_S1, seq_lens_S, block_tables_SB):
+        to_position = len(k_JGD) - own_rows.stop
+        for begin in range(own_rows.start, own_rows.stop, ROWS):
+            rows = slice(begin, min(begin + ROWS, own_rows.stop))
+            positions = begin + to_position, rows.stop + to_position
+            mixed = attended(_filled(q_TQD[rows]).float(), k_JGD, v_JGD, *positions, scale)
             out_TQD[rows] = mixed[: len(q_TQD[rows])].to(out_TQD.dtype)
 
 
