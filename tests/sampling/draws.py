@@ -1,4 +1,7 @@
-"""What the sampling tests share: draws and rows. Knows: shapes and parameters. Does not know: what comes of them."""
+"""What the sampling tests share: draws, rows, and the comparison with the definition.
+
+Knows: shapes and parameters, the definition. Does not know: which device draws.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,12 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
+from benchmarks.gpu.same_draws import difference
+from quire.kernels.reference.sample import sample as reference
+from quire.ops.device import Device
 from quire.request import SamplingParams
-from quire.step import Draw
+from quire.sampling.sampler import Sampler
+from quire.step import Draw, WorkResult
 
 SIZES = (1, 2, 17, 255, 256, 257, 512, 5000)
 
@@ -19,6 +26,18 @@ def draw(params: SamplingParams, history: Any = (1, 2), indices: tuple[int, ...]
 
 def rows(size: int = 50, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 3, size).astype(np.float32)
+
+
+def same(got: WorkResult, expected: WorkResult) -> None:
+    """Tokens and ranks exactly, log probabilities but for the last bit of a logarithm."""
+    assert difference(got, expected) == ""
+
+
+def check(device: Device, table_RV: np.ndarray, asked: list[Draw]) -> None:
+    """A step's draws on `device` are the definition's."""
+    expected = [reference(row, how) for row, how in zip(table_RV, asked, strict=True)]
+    for one, other in zip(Sampler(device).draw(device.put(table_RV), asked), expected, strict=True):
+        same(one, other)
 
 
 @st.composite

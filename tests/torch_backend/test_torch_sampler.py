@@ -17,20 +17,9 @@ from quire.ops.device import Device
 from quire.request import Constraint, SamplingParams
 from quire.sampling.sampler import Sampler, told
 from quire.step import Draw, WorkResult
-from tests.sampling.draws import SIZES, draw, draws, logits, rows
+from tests.sampling.draws import SIZES, check, draw, draws, logits, rows, same
 
 torch = pytest.importorskip("torch")
-
-
-def same(got: WorkResult, expected: WorkResult) -> None:
-    """Tokens and ranks exactly, log probabilities but for the last bit of a logarithm."""
-    assert (got.tokens, got.error) == (expected.tokens, expected.error)
-    assert len(got.logprobs) == len(expected.logprobs)
-    for one, other in zip(got.logprobs, expected.logprobs, strict=True):
-        assert (one.token, one.rank) == (other.token, other.rank)
-        assert [token for token, _ in one.top] == [token for token, _ in other.top]
-        values = [one.logprob, *(value for _, value in one.top)], [other.logprob, *(value for _, value in other.top)]
-        assert values[0] == pytest.approx(values[1], rel=1e-12, abs=1e-12)
 
 
 @given(st.data())
@@ -38,11 +27,7 @@ def same(got: WorkResult, expected: WorkResult) -> None:
 def test_every_chain_gives_what_the_definition_gives(torch_device: Device, data: st.DataObject) -> None:
     size = data.draw(st.sampled_from(SIZES))
     table = np.stack([data.draw(logits(size)) for _ in range(data.draw(st.integers(1, 4)))])
-    asked = [data.draw(draws(size)) for _ in table]
-    expected = [reference(row, how) for row, how in zip(table, asked, strict=True)]
-    got = Sampler(torch_device).draw(torch_device.put(table), asked)
-    for one, other in zip(got, expected, strict=True):
-        same(one, other)
+    check(torch_device, table, [data.draw(draws(size)) for _ in table])
 
 
 def test_weights_are_the_definition_s_bit_for_bit(torch_device: Device) -> None:
