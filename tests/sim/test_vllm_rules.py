@@ -45,6 +45,18 @@ def test_nobody_passes_one_that_does_not_fit() -> None:
     assert turn(scheduler) == [(1, 16, 1)]
 
 
+def test_a_prompt_comes_in_where_all_of_it_finds_room_though_it_is_read_in_parts() -> None:
+    scheduler = VllmScheduler(SchedulerLimits(8, 8, 100, 4), BlockPool(6), None)
+    scheduler.add(asked("a", 4, 4))
+    scheduler.add(asked("big", 24, 1))
+    assert turn(scheduler) == [(1, 0, 4)], "a block is taken: 24 tokens do not fit, though the first 4 would"
+    while scheduler.stats().num_running:
+        works = turn(scheduler)
+    assert works == [(1, 6, 1)]
+    assert turn(scheduler) == [(2, 0, 8)]
+    assert scheduler.stats().cache.num_used == 2, "the rest is not taken before it is read"
+
+
 def test_the_last_goes_back_and_computes_again_but_for_what_is_cached() -> None:
     scheduler = VllmScheduler(SchedulerLimits(8, 64, 100, 4), BlockPool(5), PrefixIndex(4))
     scheduler.add(Request("a", (1,) * 8, SamplingParams(seed=1, max_tokens=9)))

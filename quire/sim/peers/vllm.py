@@ -1,7 +1,8 @@
 """Knows: another engine's scheduling rules, to be replayed beside ours. Does not know: that engine's code, or a device.
 
-`vllm`: the scheduler of vLLM's V1 engine as it is shipped (0.9 to 0.32; prefix caching and chunked prefill on), told in
-our words and built from our parts, so that blocks, prefix hits and steps are counted alike:
+`vllm`: the scheduler of vLLM's V1 engine as 0.32 ships it (prefix caching and chunked prefill on), told in our words
+and built from our parts: blocks, prefix hits and steps are counted alike. `benchmarks/preemptions.py` compares it
+with the real one, step by step:
 
     1  A step computes at most max_num_batched_tokens.
     2  Those who run come first, in the order in which they were admitted; each gets all that it owes, or what is left.
@@ -9,9 +10,11 @@ our words and built from our parts, so that blocks, prefix hits and steps are co
        itself, those behind it get nothing in this step.
     4  Who is put back loses all its blocks, whose full ones stay cached, and stands first among those who wait; it
        computes prompt and answer again, but for what it finds in the cache.
-    5  If nobody was put back, those who wait are admitted in order of arrival, while rows, tokens and blocks for what
-       they compute in this step last. The first that does not fit ends the step: nobody passes.
-    6  Nothing is kept back for those who run to grow, and nobody's length is guessed.
+    5  If nobody was put back, those who wait are admitted in order of arrival, while rows and tokens last and there are
+       idle blocks for the whole prompt, and for the answer so far of one that was put back. Only those of what it
+       computes in this step are taken: what it still needs of its prompt, another may take meanwhile. The first that
+       does not fit ends the step: nobody passes.
+    6  Nothing more is kept back for those who run to grow, and nobody's length is guessed.
     7  Tenants, priorities and the time between tokens play no part.
 """
 
@@ -136,9 +139,9 @@ class VllmScheduler:
             seat = self._waiting[0]
             hits = holdings.match(seat)
             start = len(hits) * self._limits.block_size
-            grant = min(len(seat.tokens) - start, budget)
-            if self._limits.num_blocks(start + grant) - len(hits) > holdings.num_idle_without(hits):
+            if self._limits.num_blocks(len(seat.tokens)) - len(hits) > holdings.num_idle_without(hits):
                 return
+            grant = min(len(seat.tokens) - start, budget)
             self._running.append(self._waiting.popleft())
             holdings.adopt(seat, hits)
             self._tally.num_cached_tokens += start
