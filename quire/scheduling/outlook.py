@@ -112,7 +112,8 @@ class Outlook:
         is_under = share < 1.0 and seen.rows + request.num_rows <= share * limits.max_num_seqs
         beside_s = pace.token_s * min(pace.chunk, seen.other_reads) if num_others_wait else 0.0
         known = crowd * seen.other_left / max(1, seen.other_rows) + reads / pace.chunk
-        num_steps = math.ceil(max(known, lasted_s / (pace.step_s + beside_s)))
+        step_s = pace.step_s + beside_s  # 0 of a device that was seen to charge for tokens alone, while nobody draws
+        num_steps = math.ceil(max(known, lasted_s / step_s if step_s > 0.0 else 0.0))
         num_ahead = line.num_before(account, policy.turn(self._rule, now, LAST_ARRIVAL, request.priority))
         num_simulated, read_share = min(num_ahead, SIMULATED), _read_share(line.running)
         num_rows, num_slots = max(1, round(rows)), round(slots)

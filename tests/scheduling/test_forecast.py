@@ -74,6 +74,17 @@ def test_before_any_step_was_timed_nothing_is_said() -> None:
     assert bench.scheduler.outlook.forecast(request("a", 3), 0.0) is None
 
 
+def test_a_device_that_charges_for_tokens_alone_is_foreseen_too() -> None:
+    bench = Bench()
+    bench.scheduler.cost.calibrate([(StepShape(n, 1, n), 1e-3 * n**1.5) for n in (16, 32, 64, 128)])
+    pace = pace_of(bench.scheduler.cost, 0, 0, 64, ItlTarget())
+    assert pace is not None
+    assert pace.step_s == 0.0
+    found = bench.scheduler.outlook.forecast(request("a", 3), 0.0)
+    assert found is not None
+    assert found.wait_s == 0.0
+
+
 def law(shape: StepShape) -> float:
     return 0.02 + 0.001 * shape.num_tokens
 
