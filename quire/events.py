@@ -101,7 +101,8 @@ class EngineLoss:
 
     `seconds` are from the loss until another one had taken over every request, `num_replayed` of which it went on with;
     None while none has. `num_suspects` requests were in the step that it died in; `culprit` is the one that was ended.
-    `is_final`: no other one is started for a while, and all requests were ended.
+    `is_final`: no other one is started for a while, and all requests were ended. `remedy` is for the operator alone: it
+    may name files.
     """
 
     cause: str
@@ -111,3 +112,4 @@ class EngineLoss:
     seconds: float | None = None
     culprit: str | None = None
     is_final: bool = False
+    remedy: str = ""

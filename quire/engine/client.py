@@ -36,6 +36,8 @@ from quire.events import EngineLoss, Examined, StepStats
 from quire.request import Constraint, Request
 from quire.step import Delta
 
+LOG_HINT = "See the server's log."
+
 
 class Link(Protocol):
     """What carries messages to an engine and back."""
@@ -71,6 +73,10 @@ class Keeper(Protocol):
 
     async def close(self) -> None:
         """Bring no more."""
+        ...
+
+    async def how_it_ended(self) -> tuple[str, str]:
+        """What became of the engine, once its link is gone, and what the operator can do, if anything is known."""
         ...
 
 
@@ -122,7 +128,14 @@ class EngineClient:
 
     async def start(self) -> Ready:
         """Wait until the engine serves; raises what stopped it from starting."""
-        ready = await self.attach(self._link)
+        try:
+            ready = await self.attach(self._link)
+        except errors.EngineDead:
+            if self.keeper is None:
+                raise
+            how, remedy = await self.keeper.how_it_ended()
+            hint = f"{remedy}. {LOG_HINT}" if remedy else LOG_HINT
+            raise errors.EngineDead("the engine process went away as it started", got=how, hint=hint) from None
         self.let_in()
         if self.keeper is not None:
             self.keeper.begin()
@@ -297,7 +310,7 @@ class EngineClient:
     def _on_lost(self, link: Link, how: str) -> None:
         if link is not self._link or self._is_closed:
             return
-        error = errors.EngineDead("the engine process has gone away", got=how, hint="See the server's log.")
+        error = errors.EngineDead("the engine process has gone away", got=how, hint=LOG_HINT)
         self._is_up = self._lets_in = False
         if not self._settled.is_set():
             self._lost_before = error

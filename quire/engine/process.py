@@ -31,10 +31,11 @@ MODULE = "quire.engine"
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a process ended. `is_outside`: by somebody's signal, which no request can send."""
+    """How a process ended. `is_outside`: by somebody's signal, which no request can send. `remedy`: what helps."""
 
     how: str
     is_outside: bool
+    remedy: str = ""
 
 
 class ProcessLink:
@@ -51,6 +52,7 @@ class ProcessLink:
         # The kernel ends a child with the thread that started it, which is of use where that is the whole process.
         parent = os.getpid() if threading.current_thread() is threading.main_thread() else 0
         fds = (child_reads, child_writes, self.pulse.fd)
+        self._mapped = " or ".join(filter(None, [str(folder), plan.quantization_cache]))
         self._num_oom_kills = body.num_oom_kills()
         self.process = subprocess.Popen(command(module, (*fds, parent)), pass_fds=fds, stdin=subprocess.DEVNULL)
         os.close(child_reads)
@@ -95,6 +97,9 @@ class ProcessLink:
         if code >= 0:
             return End(f"exit code {code}", is_outside=False)
         number = signal.Signals(-code)
+        if number == signal.SIGBUS:
+            how = f"killed by {number.name}: a file that was mapped has been cut, or its disk failed"
+            return End(how, is_outside=False, remedy=f"Restore {self._mapped}, and start again")
         return End(f"killed by {number.name}", self._is_outside(number))
 
     async def close(self) -> None:

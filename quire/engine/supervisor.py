@@ -44,6 +44,11 @@ class End(Protocol):
         """Whether somebody from outside ended it."""
         ...
 
+    @property
+    def remedy(self) -> str:
+        """What the operator can do about it, if anything is known."""
+        ...
+
 
 class LinkToProcess(Link, Protocol):
     """A link to an engine that can be looked at and ended."""
@@ -99,6 +104,11 @@ class Supervisor:
             self._lost_s = time.monotonic()
             self._gone.set()
 
+    async def how_it_ended(self) -> tuple[str, str]:
+        """What became of the engine, once it is gone, and what the operator can do."""
+        end = await self._link.ended()
+        return end.how, end.remedy
+
     async def close(self) -> None:
         """Look no more, start no more."""
         for task in self._tasks:
@@ -149,7 +159,7 @@ class Supervisor:
         words = self._client.last_words
         how = self._stall or (f"{end.how}: {words}" if words else end.how)
         was_tried, culprit = self._blame(set(beat.names), outside)
-        loss = EngineLoss(cause, how, self._suspects.num + (culprit is not None), culprit=culprit)
+        loss = EngineLoss(cause, how, self._suspects.num + (culprit is not None), culprit=culprit, remedy=end.remedy)
         self._tell(loss)
         if culprit is not None:
             self._restarts.explain()

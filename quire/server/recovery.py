@@ -34,6 +34,7 @@ def telling(metrics: Metrics) -> Callable[[EngineLoss], None]:
             killed_by=loss.culprit,
             replayed=None if loss.seconds is None else loss.num_replayed,
             seconds=loss.seconds,
+            remedy=loss.remedy or None,
         )
 
     return tell

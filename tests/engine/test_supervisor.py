@@ -140,6 +140,33 @@ def test_streams_go_on_to_the_bit_when_the_engine_is_killed() -> None:
     serving(job)
 
 
+def test_a_file_that_was_cut_under_an_engine_is_told_by_name_to_the_operator() -> None:
+    async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
+        calm = await read(client, request("calm"))
+        kill(client, signal.SIGBUS)  # as the kernel sends it to whoever reads past the end
+        same(await read(client, request("met")), calm)
+        assert losses[0].how == "killed by SIGBUS: a file that was mapped has been cut, or its disk failed"
+        assert losses[0].remedy == f"Restore {BUNDLED}, and start again"
+
+    serving(job)
+
+
+def test_an_engine_that_is_killed_as_it_starts_says_how() -> None:
+    async def run() -> str:
+        client = spawn(small_plan(), BUNDLED)
+        kill(client, signal.SIGBUS)
+        try:
+            with pytest.raises(EngineDead) as died:
+                await client.start()
+        finally:
+            await client.close()
+        return str(died.value)
+
+    said = asyncio.run(run())
+    assert "got killed by SIGBUS: a file that was mapped has been cut" in said
+    assert f"Restore {BUNDLED}, and start again. See the server's log." in said
+
+
 def test_a_request_that_aborts_the_engine_is_found_and_the_others_go_on() -> None:
     async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
         healthy = [request(f"h{number}", 40, (*PROMPT, number), seed=number) for number in range(6)]

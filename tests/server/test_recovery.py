@@ -14,7 +14,7 @@ from quire.server.recovery import telling
 LOST = EngineLoss("exited", "killed by SIGABRT", num_suspects=4)
 FOUND = EngineLoss("exited", "killed by SIGABRT", num_suspects=1, culprit="cmpl-7-0")
 MENDED = EngineLoss("exited", "killed by SIGABRT", num_suspects=4, num_replayed=3, seconds=1.5)
-GIVEN_UP = EngineLoss("exited", "exit code 1", is_final=True)
+GIVEN_UP = EngineLoss("exited", "exit code 1", is_final=True, remedy="Restore /m, and start again")
 
 
 def test_each_loss_is_one_line_and_each_recovery_another() -> None:
@@ -28,7 +28,8 @@ def test_each_loss_is_one_line_and_each_recovery_another() -> None:
         'error engine lost cause=exited how="killed by SIGABRT" suspects=4',
         'error engine lost cause=exited how="killed by SIGABRT" suspects=1 killed_by=cmpl-7-0',
         'warning engine replaced cause=exited how="killed by SIGABRT" suspects=4 replayed=3 seconds=1.5000',
-        'critical engine given up, requests are refused cause=exited how="exit code 1"',
+        'critical engine given up, requests are refused cause=exited how="exit code 1" '
+        'remedy="Restore /m, and start again"',
     ]
 
 
