@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chaos import asking
 from chaos.asking import Load, complete, during, told
-from chaos.case import Case, Skipped, check
+from chaos.case import Case, check
 from chaos.places import large_model, little_room, tmpfs
 from chaos.served import DidNotStart, served
 
@@ -130,13 +130,6 @@ def vanished_folder() -> str:
         check(complete(server.port)[1]["choices"] == before, "another answer")
         check(asking.get(server.port, "/health") == 200, "/health")
         return f"{told(streams)}; the same answers"
-
-
-def skipped_without_mounts() -> None:
-    """Raise `Skipped` where nothing can be mounted."""
-    with tmpfs(4096):
-        return
-    raise Skipped("no tmpfs")
 
 
 CASES = (

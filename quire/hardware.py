@@ -26,32 +26,28 @@ class Hardware:
     num_cores: int
     memory_total_bytes: int
     memory_available_bytes: int
-    cpu_flags: frozenset[str] = frozenset()
     accelerators: tuple[Accelerator, ...] = ()
     missing_extra: tuple[str, ...] = ()
 
 
 def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
     """Ask this machine. `root` lets tests show another one's /proc and /sys, `affinity` its number of allowed cores."""
-    cpu_model, flags = _cpu(root / "proc/cpuinfo")
+    cpu_model = _cpu(root / "proc/cpuinfo")
     total, available = _memory(root / "proc/meminfo")
     limit, used = _cgroup_memory(root)
     if limit is not None and limit < total:
         total = limit
         available = min(available, max(limit - used, 0))
     cores = _cores(root, affinity or _affinity())
-    return Hardware(cpu_model, cores, total, available, flags, accelerators(), missing_extra())
+    return Hardware(cpu_model, cores, total, available, accelerators(), missing_extra())
 
 
-def _cpu(path: Path) -> tuple[str, frozenset[str]]:
-    model, flags = platform.processor() or platform.machine(), frozenset[str]()
+def _cpu(path: Path) -> str:
     for line in _lines(path):
         name, _, value = line.partition(":")
         if name.strip() == "model name":
-            model = value.strip()
-        elif name.strip() in ("flags", "Features"):
-            flags = frozenset(value.split())
-    return model, flags
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _memory(path: Path) -> tuple[int, int]:

@@ -99,7 +99,6 @@ class _Asked:
         self.witness = Witness(self.request)
         self.problem = ""
         self._wanted = [len(sample.ids) for sample in logged.samples]
-        self._num_prompt_logprobs = len(logged.prompt_logprobs)
         self.open = set(range(len(self._wanted)))
 
     def has_enough(self, index: int) -> bool:

@@ -32,7 +32,6 @@ STRUCTURED_GUARDS = {
     "disable_additional_properties": fields.Guard((False,), "Write additionalProperties: false into the schema."),
 }
 JSON_SCHEMA_FIELDS = frozenset({"name", "schema", "strict", "description"})
-ASIDE_SCHEMA = 4096  # a schema of more characters is looked through in a thread
 
 
 @dataclass(frozen=True, slots=True)

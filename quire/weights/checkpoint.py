@@ -9,7 +9,7 @@ import hashlib
 import mmap
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,10 @@ Array = npt.NDArray[np.uint16] | npt.NDArray[np.float16] | npt.NDArray[np.float3
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Memory-mapped tensors by name. `taken` remembers what has been read."""
+    """Memory-mapped tensors by name."""
 
     folder: Path
     tensors: Mapping[str, tuple[TensorFile, Tensor]]
-    taken: set[str] = field(default_factory=set)
 
     @classmethod
     def open(cls, folder: Path) -> Checkpoint:
@@ -80,7 +79,6 @@ class Checkpoint:
         problem = self.problem(name, shape)
         if problem is not None:
             raise BrokenCheckpoint(problem)
-        self.taken.add(name)
         file, tensor = self.tensors[name]
         dtype = np.dtype(NUMPY_DTYPES[tensor.dtype])
         view = np.frombuffer(file.data, dtype, tensor.num_bytes // dtype.itemsize, tensor.begin).reshape(shape)
@@ -114,10 +112,6 @@ class Checkpoint:
             "files": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in zip(files, stats, strict=True)],
             "tensors": hashlib.sha256(repr(tensors).encode()).hexdigest(),
         }
-
-    def leftovers(self) -> list[str]:
-        """Names that nobody took, without the buffers that mean nothing; an error to whoever has taken all it knows."""
-        return sorted(name for name in self.tensors if name not in self.taken and not IGNORED.search(name))
 
     def check(self, wanted: Mapping[str, tuple[int, ...]]) -> None:
         """One `BrokenCheckpoint` that names what is missing, what does not fit, and what is left over."""

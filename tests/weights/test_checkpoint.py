@@ -33,9 +33,7 @@ def refusal(folder: Path) -> str:
 def test_shards_read_as_one(tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(sharded(tmp_path))
     assert np.array_equal(checkpoint.take("a", (2, 3)), ONES)
-    assert checkpoint.leftovers() == ["b"]
     assert np.array_equal(checkpoint.take("b", (4,)), HALVES)
-    assert checkpoint.leftovers() == []
     assert checkpoint.num_bytes == 32
     assert checkpoint.has("a")
     assert not checkpoint.has("c")
