@@ -15,6 +15,7 @@ from typing import Any
 
 LIBRARY = "libnvidia-ml.so.1"
 EXTRA = ("torch", "triton")  # what `pip install quire[gpu]` brings
+OPTIONAL = ("flashinfer",)  # what a GPU may use besides: `pip install quire[flashinfer]`
 _TEXT_BYTES = 96
 _FOUND = 0  # NVML_SUCCESS
 
@@ -53,6 +54,11 @@ def accelerators(
 def missing_extra(find: Callable[[str], Any] = find_spec) -> tuple[str, ...]:
     """Packages of the gpu extra that are not installed; nothing is imported."""
     return tuple(name for name in EXTRA if find(name) is None)
+
+
+def installed_optional(find: Callable[[str], Any] = find_spec) -> tuple[str, ...]:
+    """Packages that may be used besides and are installed; nothing is imported."""
+    return tuple(name for name in OPTIONAL if find(name) is not None)
 
 
 def _handles(library: Any, shown: str | None) -> list[ctypes.c_void_p]:

@@ -59,6 +59,39 @@ def _check_there(asked: str, hardware: Hardware) -> None:
         )
 
 
+def choose_attention(device: str, settings: EngineSettings, hardware: Hardware) -> str:
+    """ "quire", "flashinfer", or "timed": both are timed at start. Raises `InvalidSetting` for what is not there."""
+    asked = settings.attention_backend
+    _check_attention(device, asked, settings.batch_invariant, hardware)
+    both = device == "cuda" and "flashinfer" in hardware.optional_extra and not settings.batch_invariant
+    return "flashinfer" if asked == "flashinfer" else "timed" if asked == "auto" and both else "quire"
+
+
+def _check_attention(device: str, asked: str, batch_invariant: bool, hardware: Hardware) -> None:
+    if device == "cpu" and asked != "auto":
+        raise InvalidSetting(
+            f"--attention-backend {asked} needs a GPU", got="--device cpu", allowed="auto", param="attention_backend"
+        )
+    if asked != "flashinfer":
+        return
+    if batch_invariant:
+        raise InvalidSetting(
+            "--attention-backend flashinfer and --batch-invariant contradict each other",
+            got="both",
+            allowed="auto or triton with --batch-invariant",
+            hint="Bits that do not depend on the batch are promised of quire's own kernels alone.",
+            param="attention_backend",
+        )
+    if "flashinfer" not in hardware.optional_extra:
+        raise InvalidSetting(
+            "--attention-backend flashinfer needs a package that is not installed",
+            got="without flashinfer",
+            allowed="auto, triton",
+            hint='pip install "quire[flashinfer]"; flashinfer-jit-cache beside it saves compiling at the first start.',
+            param="attention_backend",
+        )
+
+
 def _check_formats(device: str, settings: EngineSettings) -> None:
     """Options that one kind of device has and the other one lacks."""
     if device != "cpu":

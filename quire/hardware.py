@@ -10,7 +10,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-from quire.accelerator import Accelerator, accelerators, missing_extra
+from quire.accelerator import Accelerator, accelerators, installed_optional, missing_extra
 
 NO_LIMIT_BYTES = 2**60  # cgroup v1 says "no limit" with a number near 2**63
 
@@ -19,7 +19,8 @@ NO_LIMIT_BYTES = 2**60  # cgroup v1 says "no limit" with a number near 2**63
 class Hardware:
     """A machine as one process may use it. Memory in bytes; `num_cores` respects affinity (cpusets too) and quotas.
 
-    `missing_extra` are packages of the gpu extra that are not installed.
+    `missing_extra` are packages of the gpu extra that are not installed, `optional_extra` those that are installed and
+    may be used besides.
     """
 
     cpu_model: str
@@ -28,6 +29,7 @@ class Hardware:
     memory_available_bytes: int
     accelerators: tuple[Accelerator, ...] = ()
     missing_extra: tuple[str, ...] = ()
+    optional_extra: tuple[str, ...] = ()
 
 
 def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
@@ -39,7 +41,8 @@ def probe(root: Path = Path("/"), affinity: int | None = None) -> Hardware:
         total = limit
         available = min(available, max(limit - used, 0))
     cores = _cores(root, affinity or _affinity())
-    return Hardware(cpu_model, cores, total, available, accelerators(), missing_extra())
+    gpus, missing = accelerators(), missing_extra()
+    return Hardware(cpu_model, cores, total, available, gpus, missing, installed_optional())
 
 
 def _cpu(path: Path) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from quire.devices import GPU_RUNTIME_BYTES, choose_device, device_bytes
+from quire.devices import GPU_RUNTIME_BYTES, choose_attention, choose_device, device_bytes
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.hardware import Hardware
 from quire.model_spec import ModelSpec
@@ -54,7 +54,8 @@ class Plan:
     `precision` is that of the layers' weights, `head_precision` that of the embedding and the head.
     `quantization_cache` is a folder, or empty. `device_bytes` is what a GPU may hold in all, 0 elsewhere; the KV cache
     planned for it may still become smaller once the activations have been measured. Logits are made for `head_rows`
-    rows at a time. An idle engine looks at itself every `canary_factor` times what that takes, at least
+    rows at a time. Attention is computed by "quire", "flashinfer", or (`attention_backend` "timed") by whoever is
+    faster when the engine starts. An idle engine looks at itself every `canary_factor` times what that takes, at least
     `canary_floor_s`.
     """
 
@@ -82,6 +83,7 @@ class Plan:
     device: str = "cpu"
     batch_invariant: bool = False
     enforce_eager: bool = False
+    attention_backend: str = "quire"
     head_rows: int = HEAD_ROWS
     device_bytes: int = 0
     canary_floor_s: float = CANARY_FLOOR_S
@@ -160,6 +162,7 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
         device=device,
         batch_invariant=settings.batch_invariant,
         enforce_eager=settings.enforce_eager,
+        attention_backend=choose_attention(device, settings, hardware),
         head_rows=head_rows,
         device_bytes=on_device,
     )

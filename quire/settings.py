@@ -51,6 +51,13 @@ class EngineSettings:
         "On a GPU: launch every kernel from Python instead of replaying recorded steps (--enforce-eager; slower, and "
         "saves its memory).",
     )
+    attention_backend: str = option(
+        "auto",
+        "On a GPU: who computes attention. auto is FlashInfer where it is installed, compiled and faster, as timed at "
+        "start for tokens, prompts and both; else quire's own kernels. triton is quire's own; flashinfer insists, and "
+        "may compile for minutes at its first start. --batch-invariant takes quire's own.",
+        choices=("auto", "triton", "flashinfer"),
+    )
     dtype: str = option(
         "auto",
         "Number format of weights and KV: bfloat16, float16 (on a GPU), or float32 for exact comparison. auto is "

@@ -16,6 +16,7 @@ MAX_FUNCTION_LINES = 60
 
 WORDS = {
     "accelerator",
+    "attention_shape",
     "beams",
     "devices",
     "errors",

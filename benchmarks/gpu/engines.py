@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.gpu.context import Context
 from benchmarks.gpu.shapes import random_model, spec_of
+from quire.engine.attention_choice import choose_attention
 from quire.engine.build import build_scheduler
 from quire.engine.device_memory import fit_pool
 from quire.engine.engine import Engine
@@ -48,6 +49,7 @@ def build(context: Context, config: dict[str, Any], made_on: Any = None, **optio
     arena = make_arena(device)
     model.reserve(arena, max(planned.max_num_batched_tokens, planned.max_num_seqs), planned.head_rows)
     device.reserve_draws(planned.max_num_seqs, spec.vocab_size)
+    choose_attention(planned, spec, device)
 
     def make_runner(num_blocks: int) -> ModelRunner:
         sizes = (spec.num_layers, num_blocks, planned.block_size, spec.num_kv_heads, spec.head_dim, planned.kv_dtype)

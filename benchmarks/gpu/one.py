@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.gpu.context import DEVICES, Context
 from benchmarks.gpu.rows import Writer, told
 
-PARTS = ("ops", "draws", "models", "kernels", "roof", "decode", "throughput", "start", "baseline")
+PARTS = ("ops", "draws", "models", "kernels", "roof", "attention", "decode", "throughput", "start", "baseline")
 GROUPS = {"correctness": PARTS[:4], "speed": PARTS[4:], "all": PARTS}
 SECONDS, TINY_SECONDS = 1.0, 0.02
 

@@ -15,6 +15,7 @@ from typing import Any
 from quire import models
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import PrefixIndex
+from quire.engine.attention_choice import choose_attention
 from quire.engine.device_memory import fit_pool
 from quire.engine.engine import Engine
 from quire.engine.engine_receipt import engine_receipt
@@ -81,6 +82,7 @@ def build_engine(
         arena = make_arena(device)
         model.reserve(arena, max(plan.max_num_batched_tokens, plan.max_num_seqs), plan.head_rows)
         device.reserve_draws(plan.max_num_seqs, spec.vocab_size)
+        notes += choose_attention(plan, spec, device)
         make_runner = functools.partial(_runner, plan, model, device, arena)
         plan, said = (plan, ()) if device.memory is None else fit_pool(plan, device.memory, make_runner)
         receipt = engine_receipt(plan, model, device, weights.result())

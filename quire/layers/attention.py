@@ -88,6 +88,6 @@ class Attention:
         mixed_TK = forward.arena.view("mixed", (len(x_TH), self.heads.num_heads * self.heads.head_dim))
         attention(
             forward.device, q_TQD, forward.kv, self.layer, forward.query_starts_S1, forward.seq_lens_S,
-            forward.block_tables_SB, self.scale, mixed_TK,
+            forward.block_tables_SB, self.scale, mixed_TK, forward.planned,
         )  # fmt: skip
         self.output(forward.device, mixed_TK, x_TH, accumulate=True)

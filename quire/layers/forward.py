@@ -29,7 +29,8 @@ class Forward:
     offset; `block_tables_SB` lists the blocks of every sequence, padded with anything. `rows_R` is what `Model.forward`
     makes logits of; None is every row. With `flaws_T1` (int32, T + 1 zeros) elements 0 and 1 + t become 1 where row t
     stores keys or values that are not finite. `last` is what `ends` gives for the sequences that draw, where the
-    builder has made it already: so a GPU's inputs travel in one copy.
+    builder has made it already: so a GPU's inputs travel in one copy. `planned` is what `ops/attention.py` takes under
+    that name.
     """
 
     device: Device
@@ -44,6 +45,7 @@ class Forward:
     rows_R: Int32 | None = None
     flaws_T1: Int32 | None = None
     last: tuple[Int32, Forward] | None = None
+    planned: Any | None = None
 
     def ends(self, seqs_R: Int32) -> tuple[Int32, Forward]:
         """Rows of the last tokens of sequences `seqs_R`, and the step of these rows alone, whose K and V are stored."""
@@ -58,4 +60,5 @@ class Forward:
             query_starts_S1=np.arange(len(seqs_R) + 1, dtype=np.int32),
             seq_lens_S=self.seq_lens_S[seqs_R],
             block_tables_SB=self.block_tables_SB[seqs_R],
+            planned=None,
         )

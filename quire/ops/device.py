@@ -64,6 +64,11 @@ class Device:
     def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
         """Room for the penalties of `num_rows` sequences a step; a processor's counts lie with each sequence."""
 
+    def plan_attention(self, query_starts_S1: Any, seq_lens_S: Any, block_tables_SB: Any) -> Any | None:
+        """What `ops/attention.py` takes as `planned` for a step whose arrays lie on the host, good until the next plan;
+        None where its kernel needs no plan."""
+        return None
+
     def put(self, array: Any) -> Any:
         """A NumPy array where the ops can read it: here it is there already."""
         return array

@@ -9,11 +9,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from quire.attention_shape import AttentionShape
 from quire.errors import InvalidSetting, NotEnoughMemory
 from quire.kernels.torch import memory, pack
 from quire.kernels.torch.drawing import Drawing, Order
@@ -39,7 +40,9 @@ class TorchDevice(Device):
     Raises `InvalidSetting` where the machine has no such device.
     """
 
-    __slots__ = ("_choices", "_drawing", "_loading", "_uploads", "batch_invariant", "dtype", "kind", "lanes", "torch")
+    __slots__ = (
+        "_choices", "_drawing", "_loading", "_other", "_uploads", "batch_invariant", "dtype", "kind", "lanes", "torch",
+    )  # fmt: skip
 
     def __init__(self, name: str, threads: int = 1, dtype: str = "bfloat16", batch_invariant: bool = False) -> None:
         found_device = memory.open_device(name)
@@ -57,6 +60,7 @@ class TorchDevice(Device):
         self.isa = f"{memory.describe(self.torch)}, torch {version('torch')}{', batch-invariant' * batch_invariant}"
         self.lanes = lanes_of(self.torch)
         self._uploads, self._loading = Uploads(self.lanes), Loading(self.lanes)
+        self._other: Any | None = None
         self._choices, found = choose(name, batch_invariant)
         self._drawing = Drawing(self.lanes, self._uploads, found.pop("sample"))
         self.kernels = Kernels(
@@ -114,6 +118,43 @@ class TorchDevice(Device):
         """What a recording may raise."""
         return FAILURES
 
+    def other_attention(self, shape: AttentionShape, compiles: bool) -> tuple[Any | None, str]:
+        """(FlashInfer for this model, its name), or (None, why not); one that `compiles` may take minutes."""
+        vendor = importlib.import_module("quire.kernels.vendor.flashinfer")
+        found: tuple[Any | None, str] = vendor.open_flashinfer(self.lanes, self._uploads, shape, self.dtype, compiles)
+        return found
+
+    def attention_trial(self, other: Any, shape: AttentionShape, kind: str, records: bool) -> Any:
+        """A `kernels/vendor/trial.py`; it raises one of `attention_failures`."""
+        return importlib.import_module("quire.kernels.vendor.trial").Trial(
+            *(other, self.kernels.attention, shape, kind, self.dtype, self.lanes, self._uploads),
+            self.recorder() if records else None,
+        )
+
+    @property
+    def attention_failures(self) -> tuple[type[Exception], ...]:
+        """What a library that is not ours may raise."""
+        failures: tuple[type[Exception], ...] = importlib.import_module("quire.kernels.vendor.flashinfer").FAILURES
+        return failures
+
+    def use_attention(self, other: Any, kinds: Mapping[str, str], others: Mapping[str, str]) -> None:
+        """From now on steps of `kinds` go through `other`; both say why. Once, before the first step."""
+        self._other = importlib.import_module("quire.kernels.vendor.chosen").Chosen(other, kinds, others)
+        self.isa += f", {self._other.label}" if kinds else ""
+
+    def plan_attention(self, query_starts_S1: Any, seq_lens_S: Any, block_tables_SB: Any) -> Any | None:
+        """A step that is launched once; None where our own kernel computes it, which needs no plan."""
+        return None if self._other is None else self._other.plan(query_starts_S1, seq_lens_S, block_tables_SB)
+
+    def recorded_attention(self, num_seqs: int) -> Any | None:
+        """The same for steps of so many single tokens that are recorded."""
+        return None if self._other is None else self._other.recorded(num_seqs)
+
+    def replan_attention(self, planned: Any, query_starts_S1: Any, seq_lens_S: Any, block_tables_SB: Any) -> bool:
+        """Plan the next step of what `recorded_attention` made; False if it is of no use any more."""
+        done: bool = self._other.fill(planned, query_starts_S1, seq_lens_S, block_tables_SB) if self._other else False
+        return done
+
     def reserve_draws(self, num_rows: int, vocab_size: int) -> None:
         """Room for the penalties of `num_rows` sequences a step, so that no step needs more."""
         self._drawing.reserve(2 * num_rows, vocab_size)
@@ -124,7 +165,8 @@ class TorchDevice(Device):
 
     def explain(self) -> list[Choice]:
         """Rows (op, implementation, why), for `quire doctor`."""
-        return list(self._choices)
+        own = {op: how for op, how, _ in self._choices}["attention"]
+        return [*self._choices, *(self._other.explain(own) if self._other is not None else ())]
 
     def _pack(self, parts: Sequence[Any], dtype: str) -> Weight:
         make = pack.joined if dtype != "fp8" else pack.quantized

@@ -8,6 +8,9 @@ Rows beyond the step's own are its last one again: they compute the same, write 
 reads them. A shape's first `EAGER_USES` steps are launched one kernel at a time, which compiles what must be compiled;
 the recording is made after the last of them, so first tokens wait for none, and a shape that comes once costs none.
 
+Where the device plans attention on the host, a shape has a plan of its own that is made anew before every use; what was
+recorded reads it where it lies.
+
 Recordings point into the arena, the cache and their inboxes. They are dropped when a buffer of the arena has grown; at
 most `MOST_SHAPES` are kept, those used last. Where recording fails it is given up for good, `problem` says why, and
 steps are launched as before.
@@ -110,7 +113,12 @@ class Graphs:
                 self._device.synchronize()
                 self._shapes.popitem(last=False)
         self._shapes.move_to_end((num_rows, width))
-        shape.inbox.fill(filled(rows, num_rows, width))
+        arrays = filled(rows, num_rows, width)
+        shape.inbox.fill(arrays)
+        planned, (_, _, ends_S1, lens_S, tables_SB, *_) = shape.forward.planned, arrays
+        if planned is not None and not self._device.replan_attention(planned, ends_S1, lens_S, tables_SB):
+            self._drop_all()  # the device plans nothing any more: what was recorded with plans is of no use
+            return self._shape_of(rows)
         return shape
 
     def _make(self, num_rows: int, width: int) -> Shape:
@@ -128,6 +136,7 @@ class Graphs:
             block_tables_SB=tables,
             kv=self._machine.kv,
             flaws_T1=flaws,
+            planned=self._device.recorded_attention(num_rows),
         )
         return Shape(inbox, forward, ids, ends[:num_rows], flaws)
 

@@ -68,7 +68,8 @@ def build_forward(step: Step, machine: Machine) -> Forward:
 def on_device(forward: Forward, drawing: Sequence[int]) -> Forward:
     """`forward` with its arrays on its device, and with what the last rows of sequences `drawing` need: one copy.
 
-    Where the ops read NumPy arrays it is `forward` itself.
+    Where the ops read NumPy arrays it is `forward` itself. What the device plans on the host for attention it plans of
+    the whole step; the last rows, which one layer alone computes, are not worth a plan of their own.
     """
     device = forward.device
     if device.kind == "cpu":
@@ -81,8 +82,9 @@ def on_device(forward: Forward, drawing: Sequence[int]) -> Forward:
         for step, first in zip(steps, (0, len(ARRAYS)), strict=True)
     ]
     flaws_T1 = there[-1]
+    planned = device.plan_attention(forward.query_starts_S1, forward.seq_lens_S, forward.block_tables_SB)
     last = replace(moved[1], flaws_T1=flaws_T1)
-    return replace(moved[0], flaws_T1=flaws_T1, last=(there[-2], last))
+    return replace(moved[0], flaws_T1=flaws_T1, last=(there[-2], last), planned=planned)
 
 
 def _block_tables(works: tuple[Work, ...]) -> np.ndarray:

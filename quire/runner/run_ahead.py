@@ -137,7 +137,9 @@ class RunAhead:
         ids_T = numbers_T if drawn_D is None else drawn_D[numbers_T].clamp(min=0)
         names = ("positions_T", "slots_T", "query_starts_S1", "seq_lens_S", "block_tables_SB", "flaws_T1")
         machine = self._machine
-        forward = Forward(machine.device, machine.arena, ids_T, kv=machine.kv, **dict(zip(names, there, strict=True)))
+        planned = self._device.plan_attention(ends_S1, rows.starts_T + 1, rows.tables_SB)
+        inputs = dict(zip(names, there, strict=True))
+        forward = Forward(machine.device, machine.arena, ids_T, kv=machine.kv, planned=planned, **inputs)
         hidden_TH = self._model.hidden(forward)
         return self._model.logits(forward, hidden_TH, there[2][:-1]), forward.flaws_T1
 

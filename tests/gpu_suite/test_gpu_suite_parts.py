@@ -18,7 +18,8 @@ from benchmarks.gpu.rows import Row, Writer  # noqa: E402
 ROOT = Path(__file__).resolve().parents[2]
 EXPECTED = {
     "ops": {"met"}, "draws": {"met"}, "models": {"met"}, "kernels": {"skipped"}, "roof": {"told", "skipped"},
-    "decode": {"told"}, "throughput": {"told"}, "start": {"told"}, "baseline": {"skipped"},
+    "attention": {"told", "skipped"}, "decode": {"told"}, "throughput": {"told"}, "start": {"told"},
+    "baseline": {"skipped"},
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from quire.settings import EngineSettings
 
 CPU = Hardware("a processor", 4, 8 * 2**30, 4 * 2**30)
 GPU = replace(CPU, accelerators=(Accelerator("NVIDIA H200", 140 * 2**30, 139 * 2**30, "570"),))
+BOTH = replace(GPU, optional_extra=("flashinfer",))
 BARE = replace(GPU, missing_extra=("triton",))
 LLAMA_8B = {
     "vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "num_layers": 32, "num_heads": 32,
@@ -49,6 +51,15 @@ def test_auto_is_a_gpu_where_there_is_one_that_can_be_used(spec: ModelSpec, hard
         (EngineSettings(quantization="fp8"), BARE, "--quantization fp8 needs a GPU"),
         (EngineSettings(kv_cache_dtype="fp8", device="cpu"), GPU, "--kv-cache-dtype fp8 needs a GPU"),
         (EngineSettings(quantization="int8", quantization_cache="kept"), GPU, "--quantization-cache keeps the CPU's"),
+        (
+            EngineSettings(attention_backend="flashinfer"),
+            GPU,
+            "without flashinfer; .*pip install .quire.flashinfer",
+        ),
+        (EngineSettings(attention_backend="flashinfer", device="cpu"), GPU, "flashinfer needs a GPU; got --device cpu"),
+        (EngineSettings(attention_backend="triton"), CPU, "--attention-backend triton needs a GPU"),
+        (EngineSettings(attention_backend="flash"), GPU, "allowed: auto, triton, flashinfer"),
+        (EngineSettings(attention_backend="flashinfer", batch_invariant=True), BOTH, "contradict each other"),
         (EngineSettings(gpu_memory_utilization=1.2), GPU, "--gpu-memory-utilization is no share"),
         (EngineSettings(quantization="fp8", quantization_group_size=64), GPU, "got fp8; allowed: int8, int4"),
     ],
@@ -91,3 +102,20 @@ def test_precisions_of_a_gpu(spec: ModelSpec) -> None:
     assert kv_block_bytes(16, spec, "fp8", "cuda") == 16 * per_token
     assert chosen.kv_bytes == chosen.num_blocks * 16 * per_token
     assert GPU_RUNTIME_BYTES == 2**30
+
+
+@pytest.mark.parametrize(
+    ("settings", "hardware", "chosen"),
+    [
+        ({}, CPU, "quire"),
+        ({}, GPU, "quire"),
+        ({}, BOTH, "timed"),
+        ({"device": "cpu"}, BOTH, "quire"),
+        ({"device": "torch:cpu"}, BOTH, "quire"),
+        ({"batch_invariant": True}, BOTH, "quire"),
+        ({"attention_backend": "triton"}, BOTH, "quire"),
+        ({"attention_backend": "flashinfer"}, BOTH, "flashinfer"),
+    ],
+)
+def test_who_computes_attention(spec: ModelSpec, settings: dict[str, Any], hardware: Hardware, chosen: str) -> None:
+    assert plan(EngineSettings(**settings), hardware, spec).attention_backend == chosen
