@@ -72,7 +72,7 @@ def grammars_killed() -> str:
 
         streams, worst_s = during(server.port, Load(), kill)
         check(not streams.harmed, told(streams))
-        check(answers[0] in (200, 500, 503), f"a constrained request beside it: {answers[0]}")
+        check(answers[0] == 200, f"a constrained request beside it: {answers[0]}")
         status, _ = complete(server.port, **form)
         check(status == 200, f"constrained requests afterwards: {status}")
         check(server.grammars not in (None, first), "no new grammar process")
@@ -131,8 +131,8 @@ def grammars_stopped() -> str:
 
         streams, worst_s = during(server.port, Load(after_s=2.0), stop)
         check(not streams.harmed, told(streams))
-        check(worst_s < 8.0, f"streams stood still for {worst_s:.1f} s")
-        check(answers[0] != asking.GONE, "the constrained request got no answer in 40 s")
+        check(worst_s < 3.0, f"streams stood still for {worst_s:.1f} s")
+        check(answers[0] == 200, f"the constrained request beside it: {answers[0]}")
         status = soon(lambda: complete(server.port, **form)[0] == 200, 10.0, "constrained requests are answered again")[
             1
         ]
@@ -201,10 +201,10 @@ CASES = (
     Case("kill -9 engine, three times", "the same", engine_killed_again_and_again),
     Case("kill -9 engine at its start", "a new one, or an end that says why", engine_killed_while_loading),
     Case("kill -9 front", "no process stays longer than a second", front_killed),
-    Case("kill -9 grammar process", "plain streams go on; constrained requests are answered again", grammars_killed),
+    Case("kill -9 grammar process", "no stream stops, constrained ones neither", grammars_killed),
     Case("SIGSTOP engine", "/readyz 503 within 5 s, 200 within 15 s, streams go on", engine_stopped),
     Case("SIGSTOP engine for a second", "a pause, no restart", engine_stopped_briefly),
-    Case("SIGSTOP grammar process", "8 s of pause at most; constrained requests answered again", grammars_stopped),
+    Case("SIGSTOP grammar process", "3 s of pause at most; constrained requests go on", grammars_stopped),
     Case("SIGTERM", "exit code 0, no stream cut, no process left", told_to_leave),
     Case("port taken", "exit code 2 and a sentence; the first serves on", does_not_start_twice),
 )  # fmt: skip

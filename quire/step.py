@@ -16,6 +16,7 @@ NOTHING_ALLOWED = "no token may be drawn: bans, bad words, allowed ids and the f
 LOGITS_NOT_FINITE = "the model's logits are not finite"
 KV_NOT_FINITE = "keys or values of its tokens are not finite"
 ID_OUT_OF_RANGE = "a token outside the vocabulary was drawn"
+FORM_LOST = "the process that kept its grammar has gone away"  # whoever asked may ask again for what is left
 STEP_RAISED = "its part of a step cannot be computed"
 FAULTS: dict[str, type[GenerationFailed]] = {
     LOGITS_NOT_FINITE: NotFinite,

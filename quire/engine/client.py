@@ -92,6 +92,7 @@ class EngineClient:
         self.on_loading: Callable[[int, int], None] | None = None
         self.on_loss: Callable[[EngineLoss], None] | None = None
         self.on_examined: Callable[[Examined], None] | None = None
+        self.on_recall: Callable[[int], None] | None = None
         self.ready: Ready | None = None
         self.keeper: Keeper | None = None
         self.ailment: str | None = None
@@ -300,12 +301,29 @@ class EngineClient:
 
     def _on_report(self, report: StepReport) -> None:
         requests = self.open
+        recalled = []
         for delta in report.deltas:
             opened = requests.get(delta.request_id)
-            if opened is not None:
-                opened.hear(delta)
+            if opened is not None and opened.hear(delta):
+                recalled.append(opened)
+        if recalled:
+            self._recall(dict.fromkeys(recalled))
         if self.on_stats is not None:
             self.on_stats(report.stats)
+
+    def _recall(self, requests: Iterable[OpenRequest]) -> None:
+        """The process that kept their grammars was lost: the engine ends them, and is then asked for what is left."""
+        self._preparing.forget()
+        back = [opened for opened in requests if opened.has_come_back]
+        for opened in requests:
+            if opened in back:
+                opened.begin_anew()
+            elif opened.is_sent:
+                opened.is_sent = False
+                self._send(Abort(opened.request.id))
+        if back and self.on_recall is not None:
+            self.on_recall(len(back))
+        self.submit([opened.request.id for opened in back])
 
     def _on_lost(self, link: Link, how: str) -> None:
         if link is not self._link or self._is_closed:

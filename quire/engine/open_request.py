@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from quire.errors import QuireError
 from quire.request import Finish, Request, Resumed
-from quire.step import Delta
+from quire.step import FORM_LOST, Delta
+
+MOST_RECALLS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +21,9 @@ class OpenRequest:
 
     `was_sent`: an engine has been asked; `is_sent`: the one of now; `is_wanted`: it will be as soon as its
     grammar is there. `is_heard`: that one has said something of it. Times are on the steady clock.
+
+    Where the process that kept its grammar was lost the request is recalled, `MOST_RECALLS` times at most: the engine
+    ends every sample of it, which its reader does not hear of, and is then asked for the rest.
     """
 
     request: Request
@@ -30,6 +35,8 @@ class OpenRequest:
     is_sent: bool = False
     is_heard: bool = False
     is_wanted: bool = False
+    _recalled: set[int] = field(default_factory=set)
+    _num_recalls: int = 0
     _given_up: set[int] = field(default_factory=set)
     _num_prompt_told: int = 0
     _num_cached: int | None = None
@@ -37,11 +44,12 @@ class OpenRequest:
     def __post_init__(self) -> None:
         self.told = {index: [] for index in range(self.request.params.n)}
 
-    def hear(self, delta: Delta) -> None:
-        """Pass news on; what comes of a sample that has ended is nobody's business any more."""
+    def hear(self, delta: Delta) -> bool:
+        """Pass news on; what comes of a sample that has ended is nobody's business any more. True while it is recalled,
+        whenever a sample ends."""
         told = self.told.get(delta.index)
         if told is None:
-            return
+            return bool(self._recalled)
         self.is_heard = self.is_sent
         if delta.tokens:
             told += delta.tokens
@@ -50,8 +58,28 @@ class OpenRequest:
         if self._num_cached is None:
             self._num_cached = delta.num_cached
         if delta.finish is not None:
+            if self._is_recall(delta):
+                self._recalled.add(delta.index)
+                return True
             del self.told[delta.index]
         self.news.put_nowait(delta)
+        return delta.finish is not None and bool(self._recalled)
+
+    def _is_recall(self, delta: Delta) -> bool:
+        if delta.error == FORM_LOST:
+            return bool(self._recalled) or self._num_recalls < MOST_RECALLS
+        return bool(self._recalled) and delta.finish is Finish.ABORT and delta.index not in self._given_up
+
+    @property
+    def has_come_back(self) -> bool:
+        """True of a recalled request of which the engine has nothing left."""
+        return self._recalled >= set(self.told)
+
+    def begin_anew(self) -> None:
+        """It is as if no engine had it; the rest can be asked for."""
+        self._recalled.clear()
+        self._num_recalls += 1
+        self.lose()
 
     def fail(self, error: QuireError) -> None:
         """End all of it."""
@@ -65,6 +93,7 @@ class OpenRequest:
     def lose(self) -> None:
         """The engine that it was sent to is gone: samples that nobody wants end here."""
         self.is_sent = self.is_heard = self.is_wanted = False
+        self._recalled.clear()
         self.end_given_up()
 
     def end_given_up(self) -> None:

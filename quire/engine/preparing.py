@@ -64,6 +64,10 @@ class Preparing:
         for constraint in self._waiting:
             self._ask(constraint)
 
+    def forget(self) -> None:
+        """What was compiled is known no more."""
+        self._done.clear()
+
     def fail(self, failure: QuireError) -> None:
         """There will be no answers."""
         waiting, self._waiting = self._waiting, {}

@@ -20,7 +20,7 @@ from quire.server.access import BodyLimit, RequireKey, allow_origins
 from quire.server.failures import Guard
 from quire.server.integrity import telling_of_looks
 from quire.server.record import Recorder
-from quire.server.recovery import telling
+from quire.server.recovery import tell_of_recall, telling
 from quire.server.service import Service
 
 ROUTES = (
@@ -48,6 +48,7 @@ def create_app(service: Service) -> Starlette:
     """The ASGI application for one served model. `service.client` must have been started, in the loop that serves."""
     service.client.on_stats = service.metrics.on_step
     service.client.on_loss = telling(service.metrics)
+    service.client.on_recall = tell_of_recall
     service.client.on_examined = tell = telling_of_looks(service.metrics)
     for examined in service.client.examined.values():
         tell(examined)

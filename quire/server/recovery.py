@@ -1,4 +1,5 @@
-"""What is told of a lost engine: a line in the log for its loss, one for its recovery, and the metrics.
+"""What is told of a lost engine (a line in the log for its loss, one for its recovery, and the metrics), and of a lost
+grammar process (one line).
 
 Knows: the loss, in names and numbers. Does not know: how it is noticed or mended (`engine/supervisor.py`).
 """
@@ -38,3 +39,9 @@ def telling(metrics: Metrics) -> Callable[[EngineLoss], None]:
         )
 
     return tell
+
+
+def tell_of_recall(num_requests: int) -> None:
+    """What `EngineClient.on_recall` calls."""
+    logger = log.get("engine")
+    log.say(logger, logging.WARNING, "grammar process lost, its answers go on with another", requests=num_requests)

@@ -14,13 +14,14 @@ import pytest
 
 import quire
 from quire.engine.grammar_credit import REFILL, Credit
-from quire.engine.grammar_process import GONE, ProcessKeeper
+from quire.engine.grammar_process import MASK_WAIT_S, ProcessKeeper
 from quire.engine.grammars import Grammars, ThreadKeeper, compile_with
 from quire.errors import Overloaded, QuireError, RequestError
 from quire.form import StructuredOutputsParams
 from quire.limits import COMPILE_CPU_S, OWNER_COMPILE_S
 from quire.model_spec import read_model_spec
 from quire.request import Constraint
+from quire.step import FORM_LOST
 from quire.structured.order import MaskOrder
 from quire.structured.source import grammar_of
 
@@ -151,22 +152,68 @@ def test_a_crowd_of_hostile_grammars_does_not_shut_others_out(keeper: ProcessKee
     assert any(isinstance(error, Overloaded) for name, error in answers if name == "crowd")
 
 
-def test_a_process_that_dies_fails_its_answers_and_comes_back() -> None:
+@pytest.fixture
+def mortal() -> Iterator[ProcessKeeper]:
     keeper = ProcessKeeper(BUNDLED, SPEC.vocab_size, SPEC.eos_ids, NUM_ROWS)
-    form = constraint(choice=["one", "two"])
-    compile_with(keeper, form)
+    yield keeper
+    keeper.close()
+
+
+def hurt(keeper: ProcessKeeper, number: signal.Signals = signal.SIGKILL) -> None:
     child = keeper._child
     assert child is not None
-    os.kill(child._process.pid, signal.SIGKILL)
-    child._process.wait()
+    os.kill(child._process.pid, number)
+    if number == signal.SIGKILL:
+        child._process.wait()
+
+
+def test_a_process_that_dies_loses_its_answers_and_comes_back(mortal: ProcessKeeper) -> None:
+    keeper = mortal
+    form = constraint(choice=["one", "two"])
+    compile_with(keeper, form)
+    hurt(keeper)
     keeper.begin(MaskOrder(((1, "", form.grammar),), ((1, 2, (), False),)))
-    lost = keeper.wait().failures
-    assert lost in (((2, GONE),), ())  # begun on the old one, or already on a new one
+    assert keeper.wait().failures == ((2, FORM_LOST),)
     compile_with(keeper, form)
     found, failures = masks(keeper, MaskOrder(((2, "", form.grammar),), ((2, 0, (), False),)))
     assert failures == ()
     assert tokens_of(found[0])
-    keeper.close()
+
+
+def test_the_next_process_is_never_asked_for_answers_that_it_does_not_know(mortal: ProcessKeeper) -> None:
+    """Nor does a step wait until it has read its vocabulary."""
+    form = constraint(choice=["one", "two"])
+    compile_with(mortal, form)
+    masks(mortal, MaskOrder(((1, "", form.grammar),), ((1, 0, (), False),)))
+    hurt(mortal)
+    mortal.warm()
+    while mortal._child is None or mortal._child.is_gone:
+        mortal.warm()
+    later = mortal._child
+    assert masks(mortal, MaskOrder((), ((1, 0, (), False),)))[1] == ((0, FORM_LOST),)
+    assert masks(mortal, MaskOrder(((2, "", form.grammar),), ((2, 1, (), False),), (1,)))[1] == ((1, FORM_LOST),)
+    assert masks(mortal, MaskOrder((), (), (2,)))[1] == ()
+    assert not later.has_spoken
+    compile_with(mortal, form)
+    assert masks(mortal, MaskOrder(((3, "", form.grammar),), ((3, 1, (), False),)))[1] == ()
+    assert mortal._child is later
+
+
+def test_a_stopped_process_is_replaced_and_asked_again(mortal: ProcessKeeper) -> None:
+    """Both for grammars that it was compiling and for masks; descriptors do not pile up."""
+    form = constraint(choice=["one", "two"])
+    compile_with(mortal, form)
+    num_before = len(os.listdir("/proc/self/fd"))
+    hurt(mortal, signal.SIGSTOP)
+    compile_with(mortal, constraint(choice=["three"]))
+    compile_with(mortal, form)
+    masks(mortal, MaskOrder(((1, "", form.grammar),), ((1, 0, (), False),)))
+    hurt(mortal, signal.SIGSTOP)
+    begin = time.monotonic()
+    assert masks(mortal, MaskOrder((), ((1, 0, (), False),)))[1] == ((0, FORM_LOST),)
+    assert time.monotonic() - begin < MASK_WAIT_S
+    compile_with(mortal, form)
+    assert len(os.listdir("/proc/self/fd")) <= num_before
 
 
 def test_an_answer_that_does_not_fit_fails_alone(keeper: ProcessKeeper) -> None:

@@ -9,7 +9,7 @@ from served import served
 from quire.events import EngineLoss
 from quire.observe import log
 from quire.observe.metrics import Metrics
-from quire.server.recovery import telling
+from quire.server.recovery import tell_of_recall, telling
 
 LOST = EngineLoss("exited", "killed by SIGABRT", num_suspects=4)
 FOUND = EngineLoss("exited", "killed by SIGABRT", num_suspects=1, culprit="cmpl-7-0")
@@ -23,6 +23,7 @@ def test_each_loss_is_one_line_and_each_recovery_another() -> None:
     tell = telling(Metrics())
     for loss in (LOST, FOUND, MENDED, GIVEN_UP):
         tell(loss)
+    tell_of_recall(3)
     lines = [line.split("Z ", 1)[1] for line in stream.getvalue().splitlines()]
     assert lines == [
         'error engine lost cause=exited how="killed by SIGABRT" suspects=4',
@@ -30,6 +31,7 @@ def test_each_loss_is_one_line_and_each_recovery_another() -> None:
         'warning engine replaced cause=exited how="killed by SIGABRT" suspects=4 replayed=3 seconds=1.5000',
         'critical engine given up, requests are refused cause=exited how="exit code 1" '
         'remedy="Restore /m, and start again"',
+        "warning grammar process lost, its answers go on with another requests=3",
     ]
 
 
