@@ -71,18 +71,18 @@ class LiveServer:
 
     def engine(self) -> int | None:
         """The engine's process; None while there is none."""
-        for text in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split():
-            with suppress(OSError):
-                words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
-                if b"-m" in words and b"engine" in words[words.index(b"-m") + 1]:
-                    return int(text)
-        return None
+        return _child(self.pid, b"engine")
 
-    def hurt(self, number: signal.Signals) -> bool:
-        """Send a signal to the engine; whether there was one."""
+    def grammars(self) -> int | None:
+        """The process that keeps grammars; None while there is none."""
+        engine = self.engine()
+        return None if engine is None else _child(engine, b"grammar_child")
+
+    def hurt(self, number: signal.Signals, is_grammars: bool = False) -> bool:
+        """Send a signal to the engine, or to the grammar process; whether there was one."""
         with suppress(ProcessLookupError):
-            if (engine := self.engine()) is not None:
-                os.kill(engine, number)
+            if (pid := self.grammars() if is_grammars else self.engine()) is not None:
+                os.kill(pid, number)
                 return True
         return False
 
@@ -126,6 +126,17 @@ def live_server(model: str | None, *options: str, limit_s: float = START_S) -> A
     """Serve `model`, None for the bundled one."""
     named = [model] if model else []
     return started([sys.executable, "-m", "quire", "serve", *named, "--port", "0", *options], limit_s=limit_s)
+
+
+def _child(pid: int, module: bytes) -> int | None:
+    """A child of `pid` whose module has `module` in its name."""
+    with suppress(OSError):
+        for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            with suppress(OSError):
+                words = Path(f"/proc/{text}/cmdline").read_bytes().split(b"\0")
+                if b"-m" in words and module in words[words.index(b"-m") + 1]:
+                    return int(text)
+    return None
 
 
 def children(pid: int) -> list[int]:

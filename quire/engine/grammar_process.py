@@ -18,6 +18,7 @@ import select
 import subprocess
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from quire.engine import body
@@ -35,6 +36,7 @@ Lost = Callable[[], None]
 READ_BYTES = 2**16
 MASK_WAIT_S = 5.0  # longer than any mask within its limits; then the process counts as lost
 GONE = "the grammar process has gone away"
+MOST_ASKED = 3  # processes that are asked to compile one grammar, where all of them are lost before they answer
 LOOK_S = 0.5
 MOST_STOPPED = 2  # looks in a row that find it stopped while somebody waits for it: then it is ended
 
@@ -43,7 +45,7 @@ class ProcessKeeper:
     """Grammars in another process. One that dies, or is stopped, is replaced for the next who needs one.
 
     What it held is lost: rows of answers that it knew fail with `FORM_LOST`, at once, and whoever asked for them opens
-    them again; grammars that it was compiling are asked of the next one, once.
+    them again; grammars that it was compiling are asked of the next one.
     """
 
     def __init__(self, folder: Path, vocab_size: int, eos_ids: tuple[int, ...], num_rows: int) -> None:
@@ -69,17 +71,7 @@ class ProcessKeeper:
 
     def prepare(self, constraint: Constraint, told: Told) -> None:
         """Send it over; `told` is called by the thread that reads the answers."""
-
-        def give_up() -> None:
-            told(ServiceError(GONE, hint="Try again."))
-
-        def ask_again() -> None:
-            if self._is_closed:
-                give_up()
-            else:
-                self._living().ask(constraint, told, give_up)
-
-        self._living().ask(constraint, told, ask_again)
+        self._ask(constraint, told, MOST_ASKED)
 
     def begin(self, order: MaskOrder) -> None:
         """Send it over; to one that knows nothing of these answers, or still reads its vocabulary, nothing."""
@@ -112,6 +104,12 @@ class ProcessKeeper:
             child, self._child = self._child, None
         if child is not None:
             child.close()
+
+    def _ask(self, constraint: Constraint, told: Told, num_left: int) -> None:
+        if num_left and not self._is_closed:
+            self._living().ask(constraint, told, partial(self._ask, constraint, told, num_left - 1))
+        else:
+            told(ServiceError(GONE, hint="Try again."))
 
     def _living(self) -> _Child:
         with self._lock:
