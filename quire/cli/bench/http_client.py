@@ -32,6 +32,7 @@ class Target:
     only_token: int | None = None
     deadline_ms: float | None = None
     user: str | None = None
+    service_tier: str | None = None
 
     @property
     def base(self) -> str:
@@ -54,6 +55,8 @@ class Target:
             extra["logit_bias"] = {str(self.only_token): 100}
         if self.user is not None:
             extra["user"] = self.user
+        if self.service_tier is not None:
+            extra["service_tier"] = self.service_tier
         options = {"max_tokens": ask.max_tokens, "temperature": 0, "stream": True}
         return {"model": self.model, **text, **options, "stream_options": {"include_usage": True}, **extra}
 
