@@ -14,6 +14,7 @@ import pytest
 from quire.engine.build import Built
 from quire.errors import InvalidSetting
 from quire.request import Request, SamplingParams
+from quire.runner.canary import Canary
 from tests.engine.test_exactness import serve
 from tests.models.tiny import make_tiny
 from tests.torch_backend.test_graphs import Fake, graphs_of
@@ -139,6 +140,16 @@ def test_what_it_cannot_do_is_said_and_not_tried(
     with pytest.raises(InvalidSetting, match=why):
         insisting(tiny(tmp_path, **sizes), **options)
     assert len(library.PLANS) == before
+
+
+def test_the_canary_sings_the_same_whoever_computes_attention(
+    tmp_path: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner: Any = insisting(tiny(tmp_path)).engine.runner
+    canary = Canary(runner.model, runner.machine)
+    canary.begin()
+    monkeypatch.setitem(library.SKEW, "by", 1.0)
+    assert canary.examine() is None
 
 
 def test_auto_on_a_cpu_and_the_invariant_mode_keep_our_own(tmp_path: Path, library: Any) -> None:

@@ -45,22 +45,22 @@ class Trial:
         recorder = recorder if kind == "tokens" else None
         planned = other.recorded(len(host[1])) if recorder is not None else other.step(kind)
         layers, scale = min(shape.num_layers, MOST_LAYERS), shape.scale
-        self._outs = [torch.zeros_like(q_TQD).flatten(1) for _ in range(2)]
+        out, other_out = self._outs = [torch.zeros_like(q_TQD).flatten(1) for _ in range(2)]
         planned.fill(*host)
 
         def ours() -> None:
             for _ in range(layers):
-                own(q_TQD, pages, 0, *there, scale, self._outs[0])
+                own(q_TQD, pages, 0, *there, scale, out)
 
         def attend() -> None:
             for _ in range(layers):
-                planned.attend(q_TQD, pages, 0, scale, self._outs[1])
+                planned.attend(q_TQD, pages, 0, scale, other_out)
 
         def theirs() -> None:
             planned.fill(*host)
             attend()
 
-        self.ours, self.theirs = ours, theirs
+        self.ours, self.theirs = ours, theirs  # neither knows this object: its memory is free as soon as it goes
         if recorder is not None:
             ours()  # what is recorded has been compiled
             attend()
