@@ -77,7 +77,7 @@ def choose_attention(plan: Plan, spec: ModelSpec, device: Device, clock: Clock =
 
 def _refused(why: str, insists: bool) -> tuple[str, ...]:
     if not insists:
-        return (f"FlashInfer is installed and not used: {why}",)
+        return (f"FlashInfer is installed and not used: {why}; --attention-backend flashinfer insists",)
     raise InvalidSetting(
         "--attention-backend flashinfer cannot be had here",
         got=why,

@@ -186,3 +186,19 @@ def test_speed_beside_ours_is_told(library: Any) -> None:
     attention.speed(Context("torch:cpu", True, 0.0, rows), True)
     assert [row.verdict for row in rows.rows] == ["told", "told", "met"] * 3
     assert all(np.isfinite(row.got or 0) for row in rows.rows)
+
+
+def test_what_is_not_compiled_is_skipped_and_ours_is_timed_alone(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flashinfer.jit as jit
+
+    from benchmarks.gpu import attention
+    from benchmarks.gpu.context import Context
+    from benchmarks.gpu.rows import Writer
+
+    monkeypatch.setattr(jit, "COMPILED", dict.fromkeys(jit.COMPILED, False))
+    rows = Writer("attention", None, print, True)
+    context = Context("torch:cpu", True, 0.0, rows)
+    attention.correctness(context, ((4, 2, 64),), ("bfloat16",))
+    attention.speed(context, True)
+    assert [row.verdict for row in rows.rows] == ["skipped", "skipped", "told", "told", "told"]
+    assert "not compiled yet (batch_prefill_fa2, batch_decode)" in rows.rows[0].why
