@@ -1,10 +1,10 @@
 """Attention of an 8B model's steps: quire's own kernel, and FlashInfer beside it where it is installed.
 
     right     FlashInfer on our pages against NumPy: single tokens, prompts, both; recorded steps replayed with other
-              lengths than they were recorded with
+              lengths than they were recorded with; a whole model beside the same model through our own kernel
     speed     32 layers of a typical step of each kind (`engine/attention_choice.py` times the same at start)
 
-Knows: both ways of computing. Does not know: models.
+Knows: both ways of computing. Does not know: how an engine is put together.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu import models
 from benchmarks.gpu.context import Context
+from benchmarks.gpu.engines import serve
 from benchmarks.gpu.ops_inputs import PagedCase, host, paged_case
 from benchmarks.gpu.rows import told
+from benchmarks.gpu.shapes import tiny_config
 from quire.accelerator import installed_optional
 from quire.attention_shape import KINDS, AttentionShape
 from quire.engine.attention_choice import ALLOWED_DIFFERENCE, LEAD, fastest
@@ -109,6 +112,28 @@ def compared(device: Any, other: Any, heads: tuple[int, int, int], dtype: str) -
             yield f"{name}: {told(problem)}", False
 
 
+def whole_model(context: Context) -> None:
+    """Scheduler, cache, recorded steps and all: first tokens as near as two orders of adding leave them."""
+    config = tiny_config("qwen3", head_dim=64, num_key_value_heads=1)
+    device: Any = open_device(context.device, 1, "bfloat16")
+    other, why = device.other_attention(shape_of((4, 1, 64), "bfloat16", (1, 8, 64, 256)), False)
+    if other is None:
+        context.rows.skip("a model through FlashInfer", why)
+        return
+    asked = models.requests(config["vocab_size"], 12 if context.tiny else 40)
+    ours, theirs = (
+        serve(models.make(context, context.device, config, dtype="bfloat16", attention_backend=backend).engine, asked)
+        for backend in ("triton", "flashinfer")
+    )
+    short = [each for each in ours if len(ours[each].tokens) != len(theirs[each].tokens)]
+    off = max(
+        models.first_difference(ours[each.id], theirs[each.id]) for each in asked if each.params.logprobs is not None
+    )
+    wrong = len(short) + int(not off <= models.ALLOWED_LOGPROB)
+    why = f"first tokens' log probabilities differ by {off:.2g} at most, allowed {models.ALLOWED_LOGPROB}"
+    context.rows.check("a model through FlashInfer, near quire's own", wrong, len(asked), why)
+
+
 def speed(context: Context, with_other: bool) -> None:
     """Of an 8B model's attention."""
     sizes = (2, 4, 32, 64) if context.tiny else (32, 256, 8192, 8192)
@@ -156,4 +181,5 @@ def run(context: Context) -> None:
         context.rows.skip("FlashInfer", missing)
     else:
         correctness(context)
+        models.guarded(context.rows, "a model through FlashInfer", lambda: whole_model(context))
     speed(context, not missing)

@@ -80,7 +80,7 @@ def precision(context: Context, name: str, tokens: int) -> None:
     asked = [request for request in requests(config["vocab_size"], tokens) if request.params.logprobs is not None]
     ours = serve(make(context, context.device, config, **options).engine, asked)
     theirs = serve(make(context, "torch:cpu", config, **options).engine, asked)
-    off = max(_first_difference(ours[request.id], theirs[request.id]) for request in asked)
+    off = max(first_difference(ours[request.id], theirs[request.id]) for request in asked)
     context.rows.check(
         f"llama, {name}, near plain torch on the CPU",
         int(not off <= ALLOWED_LOGPROB),
@@ -89,7 +89,7 @@ def precision(context: Context, name: str, tokens: int) -> None:
     )
 
 
-def _first_difference(one: Answer, other: Answer) -> float:
+def first_difference(one: Answer, other: Answer) -> float:
     """Of the log probability of a first token; where two were next to equal, another one may have been drawn."""
     first, second = one.logprobs[0], other.logprobs[0]
     if first.token == second.token:

@@ -121,7 +121,7 @@ class TorchDevice(Device):
     def other_attention(self, shape: AttentionShape, compiles: bool) -> tuple[Any | None, str]:
         """(FlashInfer for this model, its name), or (None, why not); one that `compiles` may take minutes."""
         vendor = importlib.import_module("quire.kernels.vendor.flashinfer")
-        found: tuple[Any | None, str] = vendor.open_flashinfer(self.lanes, self._uploads, shape, self.dtype, compiles)
+        found: tuple[Any | None, str] = vendor.open_flashinfer(self.lanes, shape, self.dtype, compiles)
         return found
 
     def attention_trial(self, other: Any, shape: AttentionShape, kind: str, records: bool) -> Any:

@@ -177,6 +177,17 @@ def test_its_own_types_against_numpy(library: Any, dtype: str, capsys: pytest.Ca
     assert rows.rows[0].unit == "wrong of 8"
 
 
+def test_a_model_of_the_suite_goes_through_it(library: Any) -> None:
+    from benchmarks.gpu import attention
+    from benchmarks.gpu.context import Context
+    from benchmarks.gpu.rows import Writer
+
+    rows = Writer("attention", None, print, True)
+    attention.whole_model(Context("torch:cpu", True, 0.0, rows))
+    assert [row.verdict for row in rows.rows] == ["met"], rows.rows
+    assert {name for name, _ in library.LOG} == {"decode", "prefill"}
+
+
 def test_speed_beside_ours_is_told(library: Any) -> None:
     from benchmarks.gpu import attention
     from benchmarks.gpu.context import Context

@@ -108,13 +108,8 @@ def test_memory_for_partial_sums_holds_what_a_plan_asks_for() -> None:
     assert fits.workspace_bytes(LLAMA_8B, 132) == 128 * 2**20
 
 
-def lanes_and_uploads() -> tuple[Any, Uploads]:
-    lanes = PlainLanes(torch.device("cpu"))
-    return lanes, Uploads(lanes)
-
-
 def opened(shape: AttentionShape = SMALL, compiles: bool = False) -> tuple[FlashInfer | None, str]:
-    return open_flashinfer(*lanes_and_uploads(), shape, torch.bfloat16, compiles)
+    return open_flashinfer(PlainLanes(torch.device("cpu")), shape, torch.bfloat16, compiles)
 
 
 def test_kernels_that_are_not_compiled_are_left_alone_unless_asked_for(

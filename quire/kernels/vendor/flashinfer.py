@@ -164,7 +164,7 @@ class FlashInfer:
 
 
 def open_flashinfer(
-    lanes: Lanes, uploads: Uploads, shape: AttentionShape, dtype: torch.dtype, compiles: bool
+    lanes: Lanes, shape: AttentionShape, dtype: torch.dtype, compiles: bool
 ) -> tuple[FlashInfer | None, str]:
     """(the library, its name), or (None, why not). Unless it `compiles`, it is taken only with its kernels ready."""
     try:
@@ -176,7 +176,7 @@ def open_flashinfer(
             problem = f"its kernels are not compiled yet ({', '.join(missing)})" if missing else ""
         if problem:
             return None, problem
-        found = FlashInfer(library, lanes, uploads, shape, dtype)
+        found = FlashInfer(library, lanes, Uploads(lanes), shape, dtype)  # nobody else's uploads wait for its own
     except FAILURES as failed:
         return None, told(failed)
     return found, found.name
