@@ -1,6 +1,6 @@
 """A stand-in for FlashInfer: the interface of its paged wrappers (0.4 to 0.6) with what they check and what they need,
 computed in plain torch on a CPU. Stricter than the real one where that only shows on a GPU: lengths on the device (it
-would wait for them), a plan that another one has overwritten, and buffers of recorded steps that have moved are errors.
+would wait for them) and a plan that another one has overwritten are errors.
 
 Knows: FlashInfer's interface. Does not know: quire.
 """
