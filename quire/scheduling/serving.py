@@ -22,10 +22,13 @@ from quire.scheduling.pace import ItlTarget, step_tokens
 from quire.scheduling.seat import Seat
 from quire.scheduling.spare import MOST_SLOWDOWN, SLOWDOWN, Spare
 from quire.scheduling.tally import Tally
+from quire.scheduling.usual import Usual
 from quire.step import Work
 
 # One step in so many is left to the ordinary lane alone: if all steps were as full, nobody could tell what it costs.
 PROBE_EVERY = 9
+# Alone, the flex lane may take at least so many times a step of one row: the weights are read for more than one.
+LEAST_ALONE = 2.0
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Serving:
         self._target = target
         self._ordinary = ordinary
         self._flex = flex
+        self._usual = Usual()  # ordinary steps while the flex lane is there
         self._num_beside = 0  # steps in which both lanes might have been
         self._allowance = 0.0  # share by which the next of them may be longer
         self._whole = sharing.Room(limits.max_num_seqs, holdings.pool.num_blocks)
@@ -184,9 +188,13 @@ class Serving:
         if alone_s is None:
             return inf
         if shape.num_tokens:
+            self._usual.note(alone_s)
             self._allowance = min(MOST_SLOWDOWN, self._allowance + SLOWDOWN)
             return min((1.0 + self._allowance) * alone_s, max(alone_s, self._target.seconds(alone_s)))
-        return self._target.seconds(self._cost.predict(StepShape(1, 1, 1)) or inf)
+        one_s = self._cost.predict(StepShape(1, 1, 1)) or inf
+        usual_s = self._usual.long_s
+        # Whoever comes waits for the end of this step, as for that of an ordinary one.
+        return min(self._target.seconds(one_s), inf if usual_s is None else max(usual_s, LEAST_ALONE * one_s))
 
     def _grant(self, seat: Seat, grant: int, draft: Draft) -> None:
         """`seat`, for whom there are blocks enough, computes `grant` tokens."""

@@ -11,8 +11,9 @@ from scheduler_bench import Bench, request
 from test_cost import CPU, law
 from test_pace import learnt
 
-from quire.scheduling.cost import CostModel, StepShape, shape_of
+from quire.scheduling.cost import CostModel, StepShape, shape_of, shape_of_works
 from quire.scheduling.pace import ItlTarget
+from quire.scheduling.serving import LEAST_ALONE
 from quire.scheduling.spare import MOST_SLOWDOWN, SLOWDOWN, Spare
 from quire.step import Step
 
@@ -195,3 +196,21 @@ def test_something_moves_however_dear_it_is() -> None:
     assert Spare(learnt(), StepShape(0, 0, 0), 8, 64, limit_s=1e-9, must_move=True).prompt(0, 100, 1) > 0
     assert Spare(learnt(), StepShape(0, 0, 0), 8, 64, limit_s=1e-9).prompt(0, 100, 1) == 0
     assert Spare(CostModel(), StepShape(0, 0, 0), 8, 64, limit_s=1e-9).singles([1] * 20) == 8
+
+
+def test_alone_it_takes_no_longer_steps_than_those_whom_it_would_keep_waiting() -> None:
+    bench = TwoLanes(seqs=64, blocks=4000, size=16, budget=4096, length=5000, itl_target=ItlTarget(9.0), cost=learnt())
+    bench.add(*(flex(f"f{number}", [number, *range(900)], max_tokens=50) for number in range(20)))
+    assert max(law(CPU, shape_of(bench.step())) for _ in range(3)) > 1.0, "nobody was ever kept waiting"
+    bench.add(*(request(f"o{number}", 20, max_tokens=30) for number in range(4)))
+    usual = []
+    while any(not bench.asked[seat.id].flex for seat in bench.scheduler.running) or not usual:
+        ordinary = [work for work in bench.step().works if not bench.asked[work.seq_id].flex]
+        if ordinary:
+            usual.append(law(CPU, shape_of_works(ordinary)))
+    alone = [law(CPU, shape_of(bench.step())) for _ in range(30)]
+    bound = max(*usual, LEAST_ALONE * law(CPU, StepShape(1, 1, 1)))
+    assert max(alone) <= 1.15 * bound
+    assert max(alone) > 0.5 * bound, "what is idle is used"
+    bench.run()
+    assert all(len(bench.tokens(f"f{number}")) == 50 for number in range(20))
