@@ -12,7 +12,9 @@ many at once as `--flex` says, each followed by another one. In the full turns t
     idle by time    the same tokens times the share of time in which nobody online waits for anything
     p99             over all turns: due to first token, and between pieces of text
 
-They are not the same: rows beside others cost little, so a machine that is never idle can still have room.
+They are not the same: rows beside others cost little, so a machine that is never idle still has room for more tokens.
+Whoever takes all of that makes every step of those online longer, though perhaps none longer than their longest: their
+answers as a whole show it (`e2e`). Idle by time can be taken without that.
 
 Knows: loads, turns, figures. Does not know: how the lanes share a step.
 """
@@ -87,6 +89,11 @@ class Turn:
         return [gap for each in self.online if self._is_in(each.due_s) for gap in each.gaps_s]
 
     @property
+    def e2e_s(self) -> list[float]:
+        """Due to last text of the same."""
+        return [each.end_s - each.due_s for each in self.online if self._is_in(each.due_s) and each.chunk_s]
+
+    @property
     def idle_share(self) -> float:
         """Share of the window in which nobody online waited for anything."""
         busy_s, until = 0.0, self.begin_s
@@ -98,7 +105,7 @@ class Turn:
         return 1.0 - busy_s / (self.end_s - self.begin_s)
 
     def failures(self) -> list[str]:
-        """Of those online and of the batch; what was cut off at the turn's end is none."""
+        """Of those online and of the batch."""
         return [each.failure for each in (*self.online, *self.batch) if each.failure]
 
     def _share(self, each: Outcome) -> float:
@@ -132,22 +139,21 @@ async def turn(load: Load, seed: int, rate: float, tier: str | None) -> Turn:
         asks = made_up(Random(f"online {seed}"), round(2 * rate * load.seconds), rate, load.sizes, load.text)
         found.online = await open_loop.run([each for each in asks if each.at_s < load.seconds], online.send)
     await asyncio.sleep(max(0.0, start + load.seconds - time.perf_counter()))
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*tasks)
     online.close()
     await asyncio.sleep(REST_S)
     return found
 
 
 async def _batch(load: Load, target: Target, seed: str, start: float, told: Turn) -> None:
-    """One whole answer after the other, over one connection; what has not come at the end is not told."""
+    """One whole answer after the other, over one connection; none is begun after the turn's end, and all are told: what
+    is under way then was computed before, too."""
     rng, parts = Random(f"batch {seed}"), urlsplit(target.path)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
     size = load.sizes.output_tokens
     try:
-        while True:
+        while time.perf_counter() - start < load.seconds:
             ask = Ask(0.0, load.text.words(rng, load.sizes.input_tokens), rng.randint(size // 2, size + size // 2))
             asked = {name: value for name, value in target.body(ask).items() if name != "stream_options"}
             body = json.dumps(asked | {"stream": False}).encode()
@@ -173,7 +179,10 @@ def report(full: Sequence[Turn], alone: Sequence[Turn], beside: Sequence[Turn]) 
     by_tokens = full_rate - fmean(each.online_rate for each in beside)
     by_time = full_rate * fmean(each.idle_share for each in alone)
     ttft, gaps = _growth(alone, beside, "ttft_s"), _growth(alone, beside, "gaps_s")
-    share = flex_rate / by_tokens if by_tokens > 0 else None
+    shares = {
+        name: significant(flex_rate / idle) if idle > 0 else None
+        for name, idle in (("by_time", by_time), ("by_tokens", by_tokens))
+    }
     return {
         "full_tokens_per_s": significant(full_rate),
         "online_tokens_per_s": {
@@ -183,15 +192,13 @@ def report(full: Sequence[Turn], alone: Sequence[Turn], beside: Sequence[Turn]) 
         "flex_tokens_per_s": significant(flex_rate),
         "idle_tokens_per_s": {"by_tokens": significant(by_tokens), "by_time": significant(by_time)},
         "idle_share": significant(fmean(each.idle_share for each in alone)),
-        "flex_share_of_idle": {
-            "by_tokens": None if share is None else significant(share),
-            "by_time": significant(flex_rate / by_time) if by_time else None,
-        },
+        "flex_share_of_idle": shares,
         "ttft_s": ttft,
         "inter_token_s": gaps,
+        "e2e_s": _growth(alone, beside, "e2e_s"),
         "failures": [failure for each in (*full, *alone, *beside) for failure in each.failures()],
         "met": {
-            "flex_share_of_idle": share is not None and share >= LEAST_SHARE,
+            **{f"flex_share_of_idle_{name}": (share or 0.0) >= LEAST_SHARE for name, share in shares.items()},
             "ttft_p99": ttft["p99_growth"] <= MOST_GROWTH,
             "inter_token_p99": gaps["p99_growth"] <= MOST_GROWTH,
         },
@@ -223,9 +230,11 @@ def tell(found: dict[str, Any]) -> str:
     lines = [
         f"full {found['full_tokens_per_s']:.0f} tokens/s; online {found['online_tokens_per_s']['alone']:.0f} alone, "
         f"{found['online_tokens_per_s']['beside']:.0f} beside flex; flex {found['flex_tokens_per_s']:.0f}",
-        f"idle by tokens {idle['by_tokens']:.0f}: {_percent(share['by_tokens'])} of it taken, wanted "
-        f"{100 * LEAST_SHARE:.0f} %: {_verdict(met['flex_share_of_idle'])}   "
-        f"(idle by time {100 * found['idle_share']:.0f} %, {idle['by_time']:.0f}: {_percent(share['by_time'])})",
+        *[
+            f"idle {name.replace('_', ' '):9} {idle[name]:6.0f} tokens/s: {_percent(share[name])} of it taken, wanted "
+            f"{100 * LEAST_SHARE:.0f} %: {_verdict(met[f'flex_share_of_idle_{name}'])}"
+            for name in ("by_time", "by_tokens")
+        ],
     ]
     for name, label in (("ttft", "first token"), ("inter_token", "between tokens")):
         each = found[f"{name}_s"]
@@ -234,6 +243,8 @@ def tell(found: dict[str, Any]) -> str:
             f"{100 * each['p99_growth']:+.1f} %, allowed +{100 * MOST_GROWTH:.0f} %: {_verdict(met[f'{name}_p99'])}   "
             f"(p50 {1e3 * each['alone']['p50']:.2f} -> {1e3 * each['beside']['p50']:.2f}; of {each['count']})"
         )
+    whole = found["e2e_s"]
+    lines.append(f"whole answers   p50 {100 * whole['p50_growth']:+.1f} %, p99 {100 * whole['p99_growth']:+.1f} %")
     if found["failures"]:
         lines.append(f"FAILED: {len(found['failures'])}, {sorted(set(found['failures']))}")
     return "\n".join(lines)
