@@ -289,7 +289,7 @@ def main() -> None:
     parser.add_argument("--serve", default="", help="more options of quire serve, as one word")
     options = parser.parse_args()
     with live_server(options.model, "--log-level", "warning", *options.serve.split()) as server:
-        found = asyncio.run(measure(server.base, options))
+        found = asyncio.run(measure(server.url, options))
     print(tell(found), flush=True)
     if options.json is not None:
         asked = {name: value for name, value in vars(options).items() if name != "json"}
