@@ -36,6 +36,7 @@ from quire.events import EngineLoss, Examined, StepStats
 from quire.request import Constraint, Request
 from quire.step import Delta
 
+GRAMMAR_RETRY_S, MOST_GRAMMAR_TRIES = 0.5, 120
 LOG_HINT = "See the server's log."
 
 
@@ -245,16 +246,24 @@ class EngineClient:
     def _submit(self, opened: OpenRequest) -> None:
         request = opened.to_send()
         opened.is_sent, opened.was_sent, opened.is_wanted = True, True, False
+        opened.num_tries = 0
         opened.sent_s = time.monotonic()
         self._send(Submit(request))
 
     def _on_grammar(self, opened: OpenRequest, error: errors.QuireError | None) -> None:
         if self.open.get(opened.request.id) is not opened or not opened.is_wanted or opened.is_over:
             return
-        if error is not None:
-            opened.fail(error)
-        else:
+        if error is None:
             self._submit(opened)
+        elif isinstance(error, errors.Overloaded) and opened.num_tries < MOST_GRAMMAR_TRIES:
+            opened.num_tries += 1  # it was served before, and its reader waits: not too much for us, only much at once
+            asyncio.get_running_loop().call_later(GRAMMAR_RETRY_S, self._try_again, opened)
+        else:
+            opened.fail(error)
+
+    def _try_again(self, opened: OpenRequest) -> None:
+        if opened.is_wanted and self.open.get(opened.request.id) is opened:
+            self.submit([opened.request.id])
 
     def _send(self, message: ToEngine) -> None:
         if self._is_up:

@@ -3,7 +3,8 @@
 Masks come first. A new grammar is first compiled in a trial: a fork of this process, after 15 ms only where nobody else
 computes, with an alarm on its processor time, its duration and its memory. Only what came through is compiled here,
 beside the masks if it takes long. A trial begins when no other is in its first 15 ms; owners take turns, have one trial
-at a time and a purse of processor time each, and whoever waits too long is told to come back.
+at a time and a purse of processor time each, and whoever waits too long is told to come back. A grammar that a lost
+process had compiled is tried no more, and paid for by nobody.
 
 Knows: what it is asked, trials and their ends. Does not know: requests, steps.
 """
@@ -44,6 +45,7 @@ MAX_SUSPECTS = 4096
 MAX_REFUSED = 512
 TRIM_EVERY = 64  # compilations; left alone, the process grew by 0.35 MB a minute of new grammars
 LOAD_NICE = 10  # the vocabulary is read while the first answers are computed
+UNTIMED_S = 1.0  # of one that a lost process had tried
 INLINE_S = 0.005  # what compiled faster in its trial is compiled between two steps' masks
 
 
@@ -85,6 +87,8 @@ class Keeper:
                 self._send(Prepared(message.id))
             elif error := self._refused.get(_digest(constraint.grammar)):
                 self._tell(message, error)
+            elif message.is_known:
+                self._passed.append((message, UNTIMED_S))
             else:
                 self._waiting.setdefault(constraint.owner, deque()).append((time.monotonic(), message))
 

@@ -69,9 +69,9 @@ class ProcessKeeper:
         """Start the process, which reads its vocabulary first of all."""
         self._living()
 
-    def prepare(self, constraint: Constraint, told: Told) -> None:
+    def prepare(self, constraint: Constraint, told: Told, is_known: bool = False) -> None:
         """Send it over; `told` is called by the thread that reads the answers."""
-        self._ask(constraint, told, MOST_ASKED)
+        self._ask(constraint, told, is_known, MOST_ASKED)
 
     def begin(self, order: MaskOrder) -> None:
         """Send it over; to one that knows nothing of these answers, or still reads its vocabulary, nothing."""
@@ -105,9 +105,10 @@ class ProcessKeeper:
         if child is not None:
             child.close()
 
-    def _ask(self, constraint: Constraint, told: Told, num_left: int) -> None:
+    def _ask(self, constraint: Constraint, told: Told, is_known: bool, num_left: int) -> None:
         if num_left and not self._is_closed:
-            self._living().ask(constraint, told, partial(self._ask, constraint, told, num_left - 1))
+            lost = partial(self._ask, constraint, told, is_known, num_left - 1)
+            self._living().ask(constraint, is_known, told, lost)
         else:
             told(ServiceError(GONE, hint="Try again."))
 
@@ -158,11 +159,11 @@ class _Child:
         except OSError:
             self.is_gone = True
 
-    def ask(self, constraint: Constraint, told: Told, lost: Lost) -> None:
+    def ask(self, constraint: Constraint, is_known: bool, told: Told, lost: Lost) -> None:
         """Ask for a grammar; `told` hears the answer, or `lost` is called: there will be none."""
         number = str(len(self._asked)) + "-" + str(id(lost))
         self._asked[number] = told, lost
-        self.send(Prepare(number, constraint))
+        self.send(Prepare(number, constraint, is_known))
         if self.is_gone and self._asked.pop(number, None) is not None:
             lost()
 

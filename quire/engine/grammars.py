@@ -34,8 +34,9 @@ class Grammars(Protocol):
         """Read the vocabulary now, beside all else, so that the first grammar need not wait for it."""
         ...
 
-    def prepare(self, constraint: Constraint, told: Told) -> None:
-        """Compile, beside all else; `told` hears None, or why it cannot be done, from any thread."""
+    def prepare(self, constraint: Constraint, told: Told, is_known: bool = False) -> None:
+        """Compile, beside all else; `told` hears None, or why it cannot be done, from any thread. `is_known`: it has
+        been compiled before."""
         ...
 
     def begin(self, order: MaskOrder) -> None:
@@ -70,7 +71,7 @@ class ThreadKeeper:
         """Read it in the thread."""
         self._thread.submit(self._loaded)
 
-    def prepare(self, constraint: Constraint, told: Told) -> None:
+    def prepare(self, constraint: Constraint, told: Told, is_known: bool = False) -> None:
         """Compile in the thread."""
         self._thread.submit(self._prepare, constraint, told)
 

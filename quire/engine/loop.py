@@ -82,4 +82,4 @@ def _prepare(message: Prepare, engine: Engine, mailbox: Mailbox) -> None:
     if engine.grammars is None:
         told(UnsupportedField("this engine keeps no grammars", param="structured_outputs"))
     else:
-        engine.grammars.prepare(message.constraint, told)
+        engine.grammars.prepare(message.constraint, told, message.is_known)

@@ -44,10 +44,14 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """A grammar that a request is going to need; it is compiled while others are served. `id` comes back."""
+    """A grammar that a request is going to need; it is compiled while others are served. `id` comes back.
+
+    `is_known`: it was compiled before, by a process that was lost since; no trial of it is needed.
+    """
 
     id: str
     constraint: Constraint
+    is_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ class OpenRequest:
     """A stream's side of a request: `news` are for its reader, `told` are the tokens of every sample that goes on.
 
     `was_sent`: an engine has been asked; `is_sent`: the one of now; `is_wanted`: it will be as soon as its
-    grammar is there. `is_heard`: that one has said something of it. Times are on the steady clock.
+    grammar is there, which was put off `num_tries` times. `is_heard`: that one has said something of it. Times are on
+    the steady clock.
 
     Where the process that kept its grammar was lost the request is recalled, `MOST_RECALLS` times at most: the engine
     ends every sample of it, which its reader does not hear of, and is then asked for the rest.
@@ -35,6 +36,7 @@ class OpenRequest:
     is_sent: bool = False
     is_heard: bool = False
     is_wanted: bool = False
+    num_tries: int = 0
     _recalled: set[int] = field(default_factory=set)
     _num_recalls: int = 0
     _given_up: set[int] = field(default_factory=set)

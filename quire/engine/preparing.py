@@ -25,6 +25,7 @@ class Preparing:
     def __init__(self, send: Callable[[Prepare], None]) -> None:
         self._send = send
         self._waiting: dict[Constraint, asyncio.Future[None]] = {}
+        self._known: set[Constraint] = set()  # of those that are waited for
         self._done: OrderedDict[Constraint, None] = OrderedDict()
         self._questions: dict[str, Constraint] = {}
         self._num_questions = 0
@@ -40,7 +41,9 @@ class Preparing:
         await asyncio.shield(self._asked(constraint))
 
     def then(self, constraint: Constraint, told: Told) -> None:
-        """The same for who cannot wait: `told` hears None, or why it cannot be."""
+        """The same for who cannot wait, and had it before: `told` hears None, or why it cannot be."""
+        if constraint not in self._waiting:
+            self._known.add(constraint)
         self._asked(constraint).add_done_callback(lambda answer: told(_error_of(answer)))
 
     def answer(self, message: Prepared) -> None:
@@ -49,6 +52,7 @@ class Preparing:
         waiting = None if constraint is None else self._waiting.pop(constraint, None)
         if constraint is None or waiting is None:
             return
+        self._known.discard(constraint)
         if message.kind:
             _refuse(waiting, rebuild(message.kind, message.message))
             return
@@ -71,6 +75,7 @@ class Preparing:
     def fail(self, failure: QuireError) -> None:
         """There will be no answers."""
         waiting, self._waiting = self._waiting, {}
+        self._known.clear()
         for answer in waiting.values():
             _refuse(answer, failure)
 
@@ -84,7 +89,7 @@ class Preparing:
     def _ask(self, constraint: Constraint) -> None:
         self._num_questions += 1
         self._questions[str(self._num_questions)] = constraint
-        self._send(Prepare(str(self._num_questions), constraint))
+        self._send(Prepare(str(self._num_questions), constraint, constraint in self._known))
 
 
 def _refuse(answer: asyncio.Future[None], error: QuireError) -> None:

@@ -199,6 +199,19 @@ def test_the_next_process_is_never_asked_for_answers_that_it_does_not_know(morta
     assert mortal._child is later
 
 
+def test_what_was_compiled_before_needs_no_trial_and_no_purse(mortal: ProcessKeeper) -> None:
+    """As many as one key has under way when its grammars are lost: all at once."""
+    told: queue.SimpleQueue[QuireError | None] = queue.SimpleQueue()
+    schemas = [
+        {"type": "object", "properties": {f"p{n}_{m}": {"type": "string"} for m in range(30)}} for n in range(80)
+    ]
+    for schema in schemas:
+        mortal.prepare(constraint("one", json=schema), told.put, is_known=True)
+    assert [told.get(timeout=30) for _ in schemas] == [None] * len(schemas)
+    mortal.prepare(Constraint("start: nothing", "one"), told.put, is_known=True)
+    assert isinstance(told.get(timeout=30), RequestError)
+
+
 def test_a_stopped_process_is_replaced_and_asked_again(mortal: ProcessKeeper) -> None:
     """Both for grammars that it was compiling and for masks; descriptors do not pile up."""
     form = constraint(choice=["one", "two"])

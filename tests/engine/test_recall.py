@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from quire.engine import client as client_module
 from quire.engine.client import EngineClient
 from quire.engine.messages import Abort, FromEngine, Prepare, Prepared, Ready, StepReport, Submit, ToEngine
 from quire.engine.open_request import MOST_RECALLS
@@ -108,10 +109,11 @@ def test_answers_go_on_to_the_bit_when_the_grammar_process_is_lost(number: signa
 
 
 class Scripted:
-    """A link whose engine says what the test says."""
+    """A link whose engine says what the test says, and compiles a grammar unless there are `busy` left to say so."""
 
     def __init__(self) -> None:
         self.sent: list[ToEngine] = []
+        self.num_busy = 0
         self.say: Callable[[FromEngine], None]
 
     async def open(self, on_message: Callable[[FromEngine], None], on_lost: Callable[[str], None]) -> None:
@@ -121,7 +123,9 @@ class Scripted:
     def send(self, message: ToEngine) -> None:
         self.sent.append(message)
         if isinstance(message, Prepare):
-            self.say(Prepared(message.id))
+            kind = "Overloaded" if self.num_busy else ""
+            self.num_busy -= bool(kind)
+            self.say(Prepared(message.id, kind, kind and "too many"))
 
     async def close(self) -> None:
         pass
@@ -200,6 +204,26 @@ def test_who_leaves_a_recalled_sample_has_left() -> None:
 
     heard = scripted(script, 2)
     assert [(delta.index, delta.finish) for delta in heard] == [(1, Finish.ABORT), (0, Finish.STOP)]
+
+
+def test_whose_grammar_is_one_too_many_at_once_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was served before, and is in the middle of its answer."""
+    monkeypatch.setattr(client_module, "GRAMMAR_RETRY_S", 0.001)
+
+    def script(link: Scripted, client: EngineClient) -> None:
+        link.num_busy = 3
+        link.tell(lost(0))
+        asyncio.get_running_loop().call_soon(script_end, link)
+
+    def script_end(link: Scripted) -> None:
+        if len(link.submitted) < 2:
+            asyncio.get_running_loop().call_later(0.001, script_end, link)
+            return
+        asked = [message for message in link.sent if isinstance(message, Prepare)]
+        assert [message.is_known for message in asked] == [True] * 4
+        link.tell(Delta("r", 0, (7,), finish=Finish.STOP))
+
+    assert [delta.finish for delta in scripted(script, 1)] == [Finish.STOP]
 
 
 def test_an_answer_is_not_recalled_for_ever() -> None:
