@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from math import inf
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from quire.cli.bench.sim_check_report import ALLOWED, errors, load_object, table
-from quire.cli.bench.sim_check_run import CROWDS, Asked, Real, pace_of
+from quire.cli.bench.sim_check_run import CROWDS, Asked, Real, _simulated, in_turns, pace_of
 from quire.cli.main import app
 from quire.cli.resolve import BUNDLED
 from quire.errors import InvalidSetting
 from quire.scheduling.cost import Coefficients, StepShape
+from quire.scheduling.limits import SchedulerLimits
 from quire.sim.device import ModelledDevice
 from quire.sim.law import read_law
+from quire.sim.replay import Served
+from quire.sim.trace import Arrival
 
 needs_model = pytest.mark.skipif(not (BUNDLED / "config.json").is_file(), reason="the bundled model is not built")
 
@@ -34,7 +38,8 @@ def test_the_same_requests_are_served_and_simulated(trace: Path, tmp_path: Path)
     result = CliRunner().invoke(
         app,
         ["bench", "sim-check", "--trace", str(trace), "--seconds", "0.2", "--calibrate-seconds", "0.05", "--loads",
-         "0.5,2", "--json", "--record", str(record), "--law", str(law), "--kv-cache-memory-bytes", "50000000"],
+         "0.5,2", "--turns", "2", "--json",
+         "--record", str(record), "--law", str(law), "--kv-cache-memory-bytes", "50000000"],
     )  # fmt: skip
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
@@ -77,7 +82,24 @@ def test_the_pace_is_what_steps_took_of_what_the_law_says() -> None:
     assert pace_of(real, device).factors == (1.5, 1.5, 3.0), "where nothing ran it goes on as before"
 
 
-@pytest.mark.parametrize("changed", [{"loads": "a"}, {"loads": "0"}, {"loads": ""}, {"shrink": 0.0}, {"seconds": -1.0}])
+def test_turns_lie_apart_on_one_clock_and_empty_ones_are_left_out() -> None:
+    arrivals = [Arrival(at_s, 7, 3) for at_s in (0.0, 0.9, 1.1, 3.2, 3.9)]
+    turns = in_turns(arrivals, turn_s=1.0, apart_s=10.0)
+    assert [[row.at_s for row in turn] for turn in turns] == [[0.0, 0.9], [pytest.approx(10.1)], [20.2, 20.9]]
+    assert all(row.num_prompt == 7 for turn in turns for row in turn)
+
+
+def test_what_lies_between_turns_is_not_counted() -> None:
+    served = Served(SchedulerLimits(4, 64, 100, 4), 100, ModelledDevice(Coefficients(fixed_s=0.5)), lengths_known=True)
+    one = _simulated([Arrival(0.0, 3, 4)], served, inf)
+    two = _simulated([Arrival(0.0, 3, 4), Arrival(100.25, 3, 4)], served, 100.0)
+    assert (one.seconds, one.num_steps) == (pytest.approx(2.0), 4)
+    assert (two.seconds, two.busy_s) == (pytest.approx(2.0 + 2.25), pytest.approx(4.0))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"turns": 0}, {"loads": "a"}, {"loads": "0"}, {"loads": ""}, {"shrink": 0.0}, {"seconds": -1.0}]
+)
 def test_what_cannot_be_meant_is_refused(changed: dict[str, object]) -> None:
     asked = Asked(None, None, Path("trace.csv"), **changed)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting):

@@ -21,8 +21,13 @@ Shrink = Annotated[float, typer.Option("--shrink", help="The trace's lengths are
 Loads = Annotated[str, typer.Option("--loads", help="Shares of the simulated capacity at which requests come.")]
 Seconds = Annotated[float, typer.Option("--seconds", help="Of each load: so long requests keep coming.")]
 Calibrate = Annotated[
-    float, typer.Option("--calibrate-seconds", help="Steps are timed so long before; the law comes from them alone.")
+    float,
+    typer.Option(
+        "--calibrate-seconds",
+        help="Half the time for which steps are timed around a load; the law comes from them alone.",
+    ),
 ]
+Turns = Annotated[int, typer.Option("--turns", help="Into so many a load is cut; steps are timed around each of them.")]
 Seed = Annotated[int, typer.Option("--seed", help="Where ids and arrivals come from.")]
 Law = Annotated[Path | None, typer.Option("--law", help="Keep the law in this .json file, for `quire sim --law`.")]
 Record = Annotated[Path | None, typer.Option("--record", help="Keep the result with machine and date in this file.")]
@@ -39,6 +44,7 @@ def sim_check(
     seconds: Seconds = 60.0,
     calibrate_seconds: Calibrate = 20.0,
     seed: Seed = 1,
+    turns: Turns = 4,
     law: Law = None,
     record: Record = None,
     revision: Revision = None,
@@ -52,7 +58,7 @@ def sim_check(
     from quire.cli.bench.sim_check_run import Asked, run
     from quire.sim.law import write_law
 
-    asked = Asked(model, revision, trace, shrink, loads, seconds, calibrate_seconds, seed)
+    asked = Asked(model, revision, trace, shrink, loads, seconds, calibrate_seconds, seed, turns)
     found, device = run(asked, engine, lambda text: typer.echo(text, err=True))
     typer.echo("\n".join(table(found)), err=as_json)
     if as_json:

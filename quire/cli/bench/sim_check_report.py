@@ -65,12 +65,11 @@ def errors(real: dict[str, float], simulated: dict[str, float]) -> dict[str, flo
     return {name: significant(100 * (simulated[name] / (real[name] or 1.0) - 1), 3) for name in ALLOWED}
 
 
-def load_object(share: float, rate: float, pace: Sequence[float], runs: Sequence[Outcome]) -> dict[str, Any]:
+def load_object(rate: float, pace: Sequence[float], runs: Sequence[Outcome]) -> dict[str, Any]:
     """One load: `runs` are the real one, the simulation by the law, and that at the `pace` of the real run: its steps
     took so many times what the law says of the very same steps, from beginning to end."""
     real, simulated, paced = map(figures, runs)
     return {
-        "load": share,
         "rate": significant(rate),
         "requests": runs[0].num_requests,
         "pace": [significant(each, 3) for each in pace],

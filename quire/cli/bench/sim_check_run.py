@@ -3,8 +3,12 @@
 The engine runs in this process, in the order of its own loop: take in who is due, schedule, run, settle, learn. What
 carries messages to it and text from it is left out; the simulator knows nothing of that either.
 
-The law comes from steps that were timed just before and just after, while other requests came as often: what a step
-costs depends a little on what the machine did before it, and a machine that others share is another one after a minute.
+The law comes from steps that were timed while other requests came as often: what a step costs depends a little on what
+the machine did before it. A machine that others share is another one after a minute, so a load is served in turns, with
+steps timed before each of them and after the last; each turn begins with nobody here.
+
+    |timed| turn |timed| turn |timed| turn |timed| turn |timed|
+
 Its capacity is computed from steps of so many users, each asking again when answered. No figure of a real run goes into
 the simulation that it is held against; beside it stands a second one, to which the machine's pace over that run's time
 was told: what is left of the error then is the simulator's and not the machine's.
@@ -16,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from math import inf
+from math import ceil, inf
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -42,6 +46,7 @@ Tell = Callable[[str], None]
 CROWDS = (1, 2, 4, 8, 16, 32, 64)  # users at once while steps are timed
 ASKED_EACH = 1.5  # requests of each of them
 PACE_EVERY_S = 5.0
+APART = 8  # times its seconds lie between two turns on the clock that they share, so that none reaches into the next
 PROBED = 200  # requests that capacity is computed from
 
 
@@ -57,6 +62,7 @@ class Asked:
     seconds: float = 60.0
     calibrate_seconds: float = 20.0
     seed: int = 1
+    turns: int = 4
 
     def shares(self) -> list[float]:
         """The loads, or the `InvalidSetting` that names what cannot be meant."""
@@ -64,6 +70,8 @@ class Asked:
         for name, value in numbers.items():
             if not 0 < value < inf:
                 raise InvalidSetting(f"--{name} is out of range", got=value, allowed="a number above 0")
+        if self.turns < 1:
+            raise InvalidSetting("--turns is out of range", got=self.turns, allowed="1 or more")
         try:
             shares = [float(part) for part in self.loads.split(",")]
         except ValueError:
@@ -94,13 +102,8 @@ def run(asked: Asked, engine: EngineSettings, tell: Tell) -> tuple[dict[str, Any
         tell(f"{len(crowds)} steps timed; {rate:.4g} requests a second at most")
         loads: list[dict[str, Any]] = []
         for share in shares:
-            arrivals = bench.arrivals(rows, share * rate, asked.seconds)
-            others = rows[len(arrivals) :] or rows
-            before = bench.serve(bench.arrivals(others, share * rate, asked.calibrate_seconds)).timed
-            real = bench.serve(arrivals)
-            after = bench.serve(bench.arrivals(others[::-1], share * rate, asked.calibrate_seconds)).timed
-            served = served_of(plan, before + after)
-            loads.append(_compared(share, share * rate, arrivals, real, served))
+            found, served = _one_load(bench, asked, rows, share * rate, plan)
+            loads.append({"load": share, **found})
             tell(f"load {share:g}: {loads[-1]['real']['output_tokens_per_s']:.4g} output tokens a second")
     finally:
         built.device.close()
@@ -111,9 +114,40 @@ def run(asked: Asked, engine: EngineSettings, tell: Tell) -> tuple[dict[str, Any
     }, served.device
 
 
+def _one_load(
+    bench: Bench, asked: Asked, rows: Sequence[Arrival], rate: float, plan: Plan
+) -> tuple[dict[str, Any], Served]:
+    """Serve and simulate `rate` requests a second in turns; what is told, and how it was simulated."""
+    turn_s = asked.seconds / asked.turns
+    apart_s = PACE_EVERY_S * ceil(APART * turn_s / PACE_EVERY_S)
+    turns = in_turns(bench.arrivals(rows, rate, asked.seconds), turn_s, apart_s)
+    arrivals = [row for turn in turns for row in turn]
+    others = rows[len(arrivals) :] or rows
+    timed, real, place = Timed(), Real(), 0
+    for number in range(len(turns) + 1):
+        some = bench.arrivals([*others[place:], *others], rate, 2 * asked.calibrate_seconds / (len(turns) + 1))
+        place = (place + len(some)) % len(others)
+        timed += bench.serve(some).timed
+        if number < len(turns):
+            bench.serve(turns[number], real=real, from_s=number * apart_s)
+    served = served_of(plan, timed)
+    return _compared(rate, arrivals, real, served, apart_s), served
+
+
+def in_turns(arrivals: Sequence[Arrival], turn_s: float, apart_s: float) -> list[list[Arrival]]:
+    """Those of each `turn_s`, on one clock on which turns begin `apart_s` after each other; empty ones are left out."""
+    turns: dict[int, list[Arrival]] = {}
+    for row in arrivals:
+        turns.setdefault(int(row.at_s / turn_s), []).append(row)
+    return [
+        [replace(row, at_s=row.at_s - old * turn_s + new * apart_s) for row in turn]
+        for new, (old, turn) in enumerate(sorted(turns.items()))
+    ]
+
+
 def capacity(rows: Sequence[Arrival], served: Served) -> float:
     """Requests a second when all have come at once."""
-    outcome = _simulated([replace(row, at_s=0.0) for row in rows], served)
+    outcome = _simulated([replace(row, at_s=0.0) for row in rows], served, inf)
     return outcome.num_requests / outcome.seconds
 
 
@@ -145,7 +179,7 @@ class Visit:
 
 @dataclass(slots=True)
 class Real:
-    """One load under way on an engine."""
+    """One load under way on an engine, for `served_s` seconds so far."""
 
     visits: dict[str, Visit] = field(default_factory=dict)
     gaps: Seen = field(default_factory=Seen)
@@ -153,6 +187,7 @@ class Real:
     begun_s: list[float] = field(default_factory=list)
     running_s: float = 0.0
     num_here: int = 0
+    served_s: float = 0.0
 
     def outcome(self) -> Outcome:
         """What was measured."""
@@ -163,7 +198,7 @@ class Real:
         return Outcome(
             num_requests=len(self.visits),
             num_tokens=sum([visit.num_tokens for visit in self.visits.values()]),
-            seconds=max([visit.last_s for visit in self.visits.values()]),
+            seconds=self.served_s,
             num_steps=len(self.timed),
             busy_s=sum([seconds for _, seconds in self.timed]),
             running_s=self.running_s,
@@ -199,13 +234,17 @@ class Bench:
         times_s = list(islice(poisson(self._rng, rate), count))
         return [replace(row, at_s=at_s - times_s[0]) for row, at_s in zip(rows, times_s, strict=False)]
 
-    def serve(self, arrivals: Sequence[Arrival], most_here: float = inf) -> Real:
-        """Serve them when they are due, at most so many at a time, with an empty prefix cache."""
-        engine, real, clock = self._engine, Real(), time.perf_counter
+    def serve(
+        self, arrivals: Sequence[Arrival], most_here: float = inf, real: Real | None = None, from_s: float = 0.0
+    ) -> Real:
+        """Serve them when they are due, at most so many at a time, with an empty prefix cache; as one more turn of
+        `real`, if given, whose clock says `from_s` at its beginning."""
+        engine, clock = self._engine, time.perf_counter
+        real = Real() if real is None else real
         engine.scheduler.reset_prefix_cache()
-        todo = [(row.at_s, self._request(number, row)) for number, row in enumerate(arrivals)]
+        todo = [(row.at_s, self._request(number, row)) for number, row in enumerate(arrivals, len(real.visits))]
         todo.reverse()
-        start = clock()
+        start = clock() - from_s
         while todo or engine.has_work:
             begin = clock()
             while todo and todo[-1][0] <= begin - start and real.num_here < most_here:
@@ -216,6 +255,7 @@ class Bench:
             self._turn(real, start, begin)
             if todo and not engine.has_work:
                 time.sleep(max(0.0, start + todo[-1][0] - clock()))
+        real.served_s += clock() - start - from_s
         return real
 
     def _turn(self, real: Real, start: float, begin: float) -> None:
@@ -250,10 +290,11 @@ class Bench:
         return Request(str(number), prompt, params)
 
 
-def _compared(share: float, rate: float, arrivals: Sequence[Arrival], real: Real, served: Served) -> dict[str, Any]:
+def _compared(rate: float, arrivals: Sequence[Arrival], real: Real, served: Served, apart_s: float) -> dict[str, Any]:
     pace = pace_of(real, served.device)
-    runs = real.outcome(), _simulated(arrivals, served), _simulated(arrivals, replace(served, pace=pace))
-    return load_object(share, rate, pace.factors, runs)
+    told = [pace.at(PACE_EVERY_S * number) for number in sorted({int(at_s / PACE_EVERY_S) for at_s in real.begun_s})]
+    paced = _simulated(arrivals, replace(served, pace=pace), apart_s)
+    return load_object(rate, told, (real.outcome(), _simulated(arrivals, served, apart_s), paced))
 
 
 def pace_of(real: Real, device: ModelledDevice) -> Pace:
@@ -270,15 +311,20 @@ def pace_of(real: Real, device: ModelledDevice) -> Pace:
     return Pace(PACE_EVERY_S, tuple(factors))
 
 
-def _simulated(arrivals: Sequence[Arrival], served: Served) -> Outcome:
+def _simulated(arrivals: Sequence[Arrival], served: Served, apart_s: float) -> Outcome:
+    """The same, simulated; what lies between turns is not counted."""
     simulation = Simulation(arrivals, served)
+    seconds, before_s = 0.0, 0.0
     while simulation.advance():
-        pass
+        if simulation.now_s // apart_s > before_s // apart_s:
+            seconds += before_s % apart_s
+        before_s = simulation.now_s
+    seconds += before_s % apart_s
     report = simulation.report()
     return Outcome(
         num_requests=report.e2e_s.count,
         num_tokens=sum([row.num_output for row in arrivals]),
-        seconds=report.modelled_s,
+        seconds=seconds,
         num_steps=report.num_steps,
         busy_s=report.busy_s,
         running_s=report.mean_running * report.busy_s,
@@ -304,6 +350,7 @@ def _about(asked: Asked, prepared: Prepared, isa: str, rate: float) -> dict[str,
         "lengths_divided_by": asked.shrink,
         "capacity_requests_per_s": rate,
         "seconds": asked.seconds,
+        "turns": asked.turns,
         "calibrate_seconds": asked.calibrate_seconds,
         "max_num_seqs": plan.max_num_seqs,
         "max_num_batched_tokens": plan.max_num_batched_tokens,
