@@ -10,7 +10,8 @@ many at once as `--flex` says, each followed by another one. In the full turns t
 
     idle by tokens  output tokens a second when full, less those of online users beside the flex lane
     idle by time    the same tokens times the share of time in which nobody online waits for anything
-    p99             over all turns: due to first token, and between pieces of text
+    p99             over all turns: due to first token, and between pieces of text; a host that stalls for a moment in
+                    one turn moves it, and hardly the median of the rounds that stands beside it
 
 They are not the same: rows beside others cost little, so a machine that is never idle still has room for more tokens.
 Whoever takes all of that makes every step of those online longer, though perhaps none longer than their longest: their
@@ -28,9 +29,10 @@ import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 from pathlib import Path
 from random import Random
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -241,7 +243,8 @@ def tell(found: dict[str, Any]) -> str:
         lines.append(
             f"{label:15} p99 {1e3 * each['alone']['p99']:8.2f} -> {1e3 * each['beside']['p99']:8.2f} ms, "
             f"{100 * each['p99_growth']:+.1f} %, allowed +{100 * MOST_GROWTH:.0f} %: {_verdict(met[f'{name}_p99'])}   "
-            f"(p50 {1e3 * each['alone']['p50']:.2f} -> {1e3 * each['beside']['p50']:.2f}; of {each['count']})"
+            f"(median of rounds {100 * median(each['p99_growth_by_round'] or [nan]):+.1f} %, "
+            f"p50 {1e3 * each['alone']['p50']:.2f} -> {1e3 * each['beside']['p50']:.2f}, of {each['count'][0]})"
         )
     whole = found["e2e_s"]
     lines.append(f"whole answers   p50 {100 * whole['p50_growth']:+.1f} %, p99 {100 * whole['p99_growth']:+.1f} %")
