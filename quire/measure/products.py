@@ -15,8 +15,9 @@ import numpy as np
 from quire.measure.shapes import Shape
 from quire.measure.timing import Case
 from quire.ops.device import Device
-from quire.ops.linear import PackedWeight, linear, pack, quantize
+from quire.ops.linear import PackedWeight, linear, pack, quantize, quantize_planes
 from quire.plan import HEAD_ROWS
+from quire.precision import Precision
 
 Pack = Callable[[Device, np.ndarray], PackedWeight]
 
@@ -39,6 +40,7 @@ FORMATS: Mapping[str, tuple[str, Pack]] = {
     "int4-g64": _rounded(4, 64),
     "int4-g32": _rounded(4, 32),
     "int4-g32a": _rounded(4, 32, symmetric=False),
+    "int4x2": ("int8", lambda device, bits_NK: quantize_planes(device, [bits_NK])),
 }
 """Format -> (the kind of its multiply, how bfloat16 bits are packed)."""
 
@@ -88,5 +90,7 @@ class _Product:
     def case(self, detail: str, name: str, dtype: str) -> Case:
         """As it is timed: every product takes another copy of the weight."""
         weight, num_rows = self.weights[0], len(self.x_TK)
-        num_bytes = weight.nbytes + self.x_TK.nbytes + self.out_TN.nbytes
+        rounded = Precision("int4x2")
+        in_planes = rounded.read_bytes(weight.n, weight.k, num_rows) if weight.dtype == rounded.dtype else 0
+        num_bytes = (in_planes or weight.nbytes) + self.x_TK.nbytes + self.out_TN.nbytes
         return Case("linear", detail, num_rows, name, num_bytes, 2 * num_rows * weight.n * weight.k, dtype, self)

@@ -15,6 +15,11 @@ from quire.kernels.cpu.native import _cpu
 Kernel = Callable[..., Any]
 
 
+def absent(*arguments: Any) -> Any:
+    """In the place of a kernel that a device has not: its formats never ask for it."""
+    raise NotImplementedError("this device has no kernel for weights in two planes")
+
+
 @dataclass(frozen=True, slots=True)
 class Kernels:
     """Each takes what its door in `quire.ops` takes, without the device and with a cache's `pages` for the cache."""
@@ -31,6 +36,8 @@ class Kernels:
     pack: Kernel
     quantize: Kernel
     unpack: Kernel
+    quantize_planes: Kernel = absent
+    refine: Kernel = absent
 
 
 def cpu_kernels(core: Any) -> Kernels:
@@ -48,6 +55,8 @@ def cpu_kernels(core: Any) -> Kernels:
         pack=partial(_cpu.pack, core),
         quantize=partial(_cpu.quantize, core),
         unpack=partial(_cpu.unpack, core),
+        quantize_planes=partial(_cpu.quantize_planes, core),
+        refine=partial(_cpu.refine, core),
     )
 
 

@@ -16,9 +16,9 @@ from quire.ops.device import Device
 PackedWeight = _cpu.PackedWeight
 """A matrix [n, k] of the C++ side, fit for every `Device`.
 
-`.n`, `.k`; `.dtype` "bfloat16", "float32", "int8" or "int4"; `.group_size` inputs per scale (k when per channel, 0
-without scales); `.symmetric` False for int4 with offsets; `.nbytes` that a product reads; `.buffer()` these bytes as a
-read-only uint8 array that keeps the weight alive, for `from_buffer`.
+`.n`, `.k`; `.dtype` "bfloat16", "float32", "int8", "int4" or "int4x2"; `.group_size` inputs per scale (k when per
+channel, 0 without scales); `.symmetric` False for int4 with offsets; `.nbytes` that a product reads (of int4x2: that
+are held); `.buffer()` these bytes as a read-only uint8 array that keeps the weight alive, for `from_buffer`.
 """
 
 PACKED_LAYOUT = 2
@@ -50,6 +50,15 @@ def quantize(
     Raises TypeError and ValueError as `pack`, ValueError for weights that are infinite or NaN, MemoryError.
     """
     return device.kernels.quantize(list(parts), bits, group_size, symmetric)
+
+
+def quantize_planes(device: Device, parts: Sequence[Any]) -> PackedWeight:
+    """The matrices `parts`, as in `pack`, in two planes of 4 bits: the dtype "int4x2" for a head (decision 031).
+
+    w ~ scale * (16 * high + low), high and low in -8..7, one scale (bfloat16) an output. The bytes are the same on
+    every instruction set and for any number of threads. Raises as `quantize`.
+    """
+    return device.kernels.quantize_planes(list(parts))
 
 
 def from_buffer(n: int, k: int, dtype: str, group_size: int, symmetric: bool, buffer: Any) -> PackedWeight:
@@ -86,7 +95,9 @@ def linear(
     and without the array between them. Not both.
     A bfloat16 weight: the row is then rounded to bfloat16 once, products are summed in float32. An int8 or int4 weight:
     the row is rounded to int8 in groups of 128 inputs, scale max|x| / 127; integer sums are exact, and scaled sums of
-    groups are added in float32, ascending. Each output is one sum
+    groups are added in float32, ascending. An int4x2 weight: likewise with the high plane, then the low plane is added
+    where an output is among the row's best (`kernels/cpu/planes_best.h`), whose last bit says so; no bias, no
+    `accumulate`. Each output is one sum
     along K ascending: its bits do not depend on T, on the other rows or on the number of threads (they may on the
     instruction set).
     Raises TypeError for another type or layout, ValueError for shapes that do not fit.

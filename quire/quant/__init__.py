@@ -20,6 +20,7 @@ FORMATS: Mapping[str, str] = {
     "int4": "int4",
 }
 TORCH_FORMATS: Mapping[str, str] = {**FORMATS, "float16": "none", "fp8": "none"}
+CPU_FORMATS: Mapping[str, str] = {**FORMATS, "int4x2": "planes"}
 
 
 class WeightFormat(Protocol):
@@ -30,6 +31,8 @@ class WeightFormat(Protocol):
     """
 
     precision: Precision
+    refine: Any
+    """`ops.refine.refine` where products leave some outputs rough, else None."""
 
     def wanted(self, name: str, num_outputs: int, num_inputs: int) -> dict[str, tuple[int, ...]]:
         """Tensors of the checkpoint that one part, the module `name`, is read from, with their shapes."""
@@ -56,7 +59,7 @@ class WeightFormat(Protocol):
 
 def find_format(precision: Precision, device: Device) -> WeightFormat:
     """The format that holds weights of `precision`. Raises `InvalidSetting`."""
-    formats = FORMATS if device.kind == "cpu" else TORCH_FORMATS
+    formats = CPU_FORMATS if device.kind == "cpu" else TORCH_FORMATS
     if precision.dtype not in formats:
         raise InvalidSetting("there is no such weight format", got=precision.dtype, allowed=", ".join(formats))
     found: WeightFormat = import_module(f"quire.quant.{formats[precision.dtype]}").make(device, precision)

@@ -30,6 +30,7 @@ class Unquantized:
         return pack(self.device, [array for part in parts for array in part.values()], self.precision.dtype)
 
     multiply = staticmethod(linear)
+    refine = None
 
 
 def make(device: Device, precision: Precision) -> Unquantized:

@@ -32,3 +32,4 @@ class Rounded:
         return quantize(self.device, arrays, self.bits, group_size, self.precision.symmetric)
 
     multiply = staticmethod(linear)
+    refine = None

@@ -22,7 +22,7 @@ from quire.ops.device import Device
 from quire.ops.embed import embed
 from quire.ops.gather import gather_rows
 from quire.ops.kv_cache import KVCache
-from quire.ops.linear import linear, pack, quantize
+from quire.ops.linear import linear, pack, quantize, quantize_planes
 from quire.ops.rms_norm import rms_norm
 from quire.ops.rope_store import rope_store
 from quire.ops.sample import ROW, Drawn, Rows, sample
@@ -34,6 +34,8 @@ PATTERNS = (0xA5, 0x5A)
 # Ops without an output that a caller gives.
 NO_OUTPUT = {
     "pack": "a new weight, whose bytes tests/ops/test_pack.py compares",
+    "quantize_planes": "a new weight, whose numbers tests/ops/test_planes.py compares",
+    "refine": "changes what an op has written, and no more than it says (tests/ops/test_planes.py)",
     "quantize": "a new weight, whose bytes tests/ops/test_quantized.py compares",
     "unpack": "an array of its own, compared whole in tests/ops/test_pack.py",
     "read_all": "reads for the roofline",
@@ -73,7 +75,7 @@ def probe_linear(device: Device, room: Room) -> None:
         for n, k in ((1, 1), (63, 65), (70, 172)):
             parts = [random(n, k)]
             weights = [pack(device, parts, "bfloat16"), pack(device, parts, "float32"), quantize(device, parts, 8)]
-            for weight in (*weights, quantize(device, parts, 4, 32)):
+            for weight in (*weights, quantize(device, parts, 4, 32), quantize_planes(device, parts)):
                 linear(device, random(rows, k), weight, room.array((rows, n)))
 
 

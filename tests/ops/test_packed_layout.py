@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from quire.ops.device import Device, available_isas
-from quire.ops.linear import PACKED_LAYOUT, quantize
+from quire.ops.linear import PACKED_LAYOUT, quantize, quantize_planes
 
 PINNED = {
     (8, None, True): "101a048820fadf83",
@@ -28,3 +28,11 @@ def test_a_layout_changes_only_with_its_number(kind: tuple[int, int | None, bool
     with Device(1, isa) as device:
         digest = hashlib.sha256(quantize(device, [weight_NK], *kind).buffer().tobytes()).hexdigest()
     assert (PACKED_LAYOUT, digest[:16]) == (2, PINNED[kind])
+
+
+@pytest.mark.parametrize("isa", available_isas())
+def test_so_does_that_of_planes(isa: str) -> None:
+    weight_NK = ((np.arange(50 * 150) * 37 % 509).astype(np.float32) - 254).reshape(50, 150) / 128
+    with Device(1, isa) as device:
+        digest = hashlib.sha256(quantize_planes(device, [weight_NK]).buffer().tobytes()).hexdigest()
+    assert (PACKED_LAYOUT, digest[:16]) == (2, "6de26968816f4eae")

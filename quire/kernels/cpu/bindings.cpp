@@ -35,6 +35,7 @@ auto kernel_of(const Kernels& kernels, WeightType type) {
         case WeightType::bf16: return kernels.linear_bf16;
         case WeightType::f32: return kernels.linear_f32;
         case WeightType::int8: return kernels.linear_int8;
+        case WeightType::planes: return kernels.linear_planes;
         default: return kernels.linear_int4;
     }
 }
@@ -47,10 +48,40 @@ void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight,
     require(int64_t(out.shape(0)) == rows && int64_t(out.shape(1)) == weight.n,
             "linear: out_TN must have the rows of x_TK and as many columns as the weight has outputs");
     require(!bias || int64_t(bias->shape(0)) == weight.n, "linear: bias_N must have as many elements as the weight has outputs");
+    require(weight.type != WeightType::planes || (!bias && !accumulate), "linear: a weight of dtype int4x2 takes no bias and adds to nothing");
     const Linear args{x.data(),   weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(), rows, weight.n, weight.k,
                       accumulate, input_of(norm_weight, eps, silu, weight.k), int32_t(weight.group), weight.symmetric};
     const auto kernel = kernel_of(device.kernels, weight.type);
     launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
+}
+
+// Whether starts are those of `count` names of `rows` rows.
+bool are_starts(const int32_t* starts, int64_t rows, int64_t count) {
+    bool ascend = starts[0] == 0 && starts[rows] == count;
+    for (int64_t row = 0; row < rows; ++row) ascend = ascend && starts[row] <= starts[row + 1];
+    return ascend;
+}
+
+void refine(Device& device, Array<const float, 2> x, const PackedWeight& weight, Array<float, 2> logits, Array<const uint8_t, 1> how,
+            std::optional<Array<const int32_t, 2>> mask, Array<const int32_t, 1> named, Array<const int32_t, 1> starts,
+            OptionalVector norm_weight, float eps) {
+    const int64_t rows = int64_t(x.shape(0)), words = (weight.n + 31) / 32;
+    require(weight.type == WeightType::planes, "refine: the weight's dtype must be int4x2");
+    require(int64_t(x.shape(1)) == weight.k, "refine: x_RK must have as many columns as the weight has inputs");
+    require(int64_t(logits.shape(0)) == rows && int64_t(logits.shape(1)) == weight.n,
+            "refine: logits_RV must have the rows of x_RK and as many columns as the weight has outputs");
+    require(!mask || (int64_t(mask->shape(0)) == rows && int64_t(mask->shape(1)) == words),
+            "refine: mask_RW must have a row for each of x_RK and a bit for each output");
+    require(int64_t(how.shape(0)) == rows && int64_t(starts.shape(0)) == rows + 1, "refine: how_R and starts_R1 must fit the rows of x_RK");
+    require(are_starts(starts.data(), rows, int64_t(named.shape(0))), "refine: starts_R1 must ascend from 0 to the number of names");
+    require(indices_of(named).are_within(weight.n), "refine: named_N must be at least 0 and less than the weight's outputs");
+    for (int64_t row = 0; row < rows; ++row) {
+        require(how.data()[row] <= kAll && (how.data()[row] != kBestAllowed || mask), "refine: how_R must be 0, 2, or, with a mask, 1");
+    }
+    const Linear product{x.data(), weight.data.as<void>(), nullptr, logits.data(), rows, weight.n, weight.k,
+                         false,    input_of(norm_weight, eps, false, weight.k), 0, true};
+    const Refine args{product, how.data(), mask ? reinterpret_cast<const uint32_t*>(mask->data()) : nullptr, named.data(), starts.data()};
+    launch(device, [kernel = device.kernels.refine, args](Runtime& runtime) { kernel(runtime, args); });
 }
 
 void embed(Device& device, Array<const int32_t, 1> ids, const PackedWeight& weight, Array<float, 2> out) {
@@ -112,6 +143,8 @@ NB_MODULE(_cpu, m) {
         .def_prop_ro("isa", [](const Device& device) { return std::string(isa_name(device.isa)); });
     def_op(m, "linear", &linear, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(),
            nb::arg().noconvert().none(), nb::arg(), nb::arg().noconvert().none(), nb::arg(), nb::arg());
+    m.def("refine", &refine, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(),
+          nb::arg().noconvert().none(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert().none(), nb::arg());
     def_op(m, "embed", &embed, nb::arg(), nb::arg().noconvert(), nb::arg(), nb::arg().noconvert());
     def_op(m, "gather_rows", &gather, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg().noconvert());
     def_op(m, "rms_norm", &rms_norm, nb::arg(), nb::arg().noconvert(), nb::arg().noconvert(), nb::arg(),

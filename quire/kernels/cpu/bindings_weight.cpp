@@ -52,6 +52,7 @@ const char* type_name(const PackedWeight& weight) {
         case WeightType::bf16: return "bfloat16";
         case WeightType::f32: return "float32";
         case WeightType::int8: return "int8";
+        case WeightType::planes: return "int4x2";
         default: return "int4";
     }
 }
@@ -60,7 +61,8 @@ WeightType type_of(const std::string& name) {
     if (name == "bfloat16") return WeightType::bf16;
     if (name == "float32") return WeightType::f32;
     if (name == "int8") return WeightType::int8;
-    require(name == "int4", "a packed weight's dtype must be bfloat16, float32, int8 or int4");
+    if (name == "int4x2") return WeightType::planes;
+    require(name == "int4", "a packed weight's dtype must be bfloat16, float32, int8, int4 or int4x2");
     return WeightType::int4;
 }
 
@@ -68,6 +70,7 @@ WeightType type_of(const std::string& name) {
 int64_t group_size(const PackedWeight& weight) { return !weight.quantized() ? 0 : weight.group ? weight.group : weight.k; }
 
 void require_groups(WeightType type, int64_t group, bool symmetric) {
+    require(type != WeightType::planes || group == 0, "quantize: int4x2 has one scale a row");
     require(group == 0 || group == 32 || group == 64 || group == 128, "quantize: group_size must be None, 32, 64 or 128");
     require(symmetric || (type == WeightType::int4 && group != 0), "quantize: only int4 in groups can be asymmetric");
 }
@@ -83,28 +86,35 @@ std::unique_ptr<PackedWeight> pack_parts(Device& device, nb::list arrays, const 
     return weight;
 }
 
+std::unique_ptr<PackedWeight> quantize_with(Device& device, void (*kernel)(Runtime&, const Quantize&), const Parts& from,
+                                            WeightType type, int64_t group, bool symmetric) {
+    auto weight = std::make_unique<PackedWeight>(from.n, from.k, type, normal_group(group, from.k, symmetric), symmetric);
+    int32_t not_finite = 0;
+    const Quantize args{from.parts.data(), int64_t(from.parts.size()), from.n, weight->qformat(), weight->data.as<uint8_t>(),
+                        &not_finite};
+    launch(device, [&](Runtime& runtime) { kernel(runtime, args); });  // by reference: never recorded
+    require(!not_finite, "quantize: the weights hold an infinity or a NaN");
+    return weight;
+}
+
 std::unique_ptr<PackedWeight> quantize_parts(Device& device, nb::list arrays, int bits, std::optional<int64_t> group,
                                              bool symmetric) {
     require(bits == 8 || bits == 4, "quantize: bits must be 8 or 4");
     const WeightType type = bits == 8 ? WeightType::int8 : WeightType::int4;
     require(!group || *group != 0, "quantize: group_size must be None, 32, 64 or 128");
     require_groups(type, group.value_or(0), symmetric);
-    const Parts from = parts_of(arrays);
-    const int64_t length = normal_group(group.value_or(0), from.k, symmetric);
-    auto weight = std::make_unique<PackedWeight>(from.n, from.k, type, length, symmetric);
-    int32_t not_finite = 0;
-    const Quantize args{from.parts.data(), int64_t(from.parts.size()), from.n, weight->qformat(), weight->data.as<uint8_t>(),
-                        &not_finite};
-    launch(device, [&](Runtime& runtime) { device.kernels.quantize(runtime, args); });  // by reference: never recorded
-    require(!not_finite, "quantize: the weights hold an infinity or a NaN");
-    return weight;
+    return quantize_with(device, device.kernels.quantize, parts_of(arrays), type, group.value_or(0), symmetric);
+}
+
+std::unique_ptr<PackedWeight> quantize_planes(Device& device, nb::list arrays) {
+    return quantize_with(device, device.kernels.quantize_planes, parts_of(arrays), WeightType::planes, 0, true);
 }
 
 std::unique_ptr<PackedWeight> from_buffer(int64_t n, int64_t k, const std::string& dtype, int64_t group, bool symmetric,
                                           const Bytes& bytes) {
     require(n > 0 && k > 0 && n <= int64_t{1} << 31 && k <= int64_t{1} << 31, "from_buffer: n and k must be at least 1");
     const WeightType type = type_of(dtype);
-    const bool quantized = type == WeightType::int8 || type == WeightType::int4;
+    const bool quantized = type != WeightType::bf16 && type != WeightType::f32;
     if (!quantized) require(group == 0 && symmetric, "from_buffer: bfloat16 and float32 weights have no groups");
     else require_groups(type, normal_group(group, k, symmetric), symmetric);
     auto weight = std::make_unique<PackedWeight>(n, k, type, normal_group(group, k, symmetric), symmetric, bytes.data());
@@ -136,6 +146,7 @@ void bind_weight(nb::module_& m) {
         .def("buffer", &buffer_of);
     m.def("pack", &pack_parts);
     m.def("quantize", &quantize_parts, nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+    m.def("quantize_planes", &quantize_planes);
     m.def("from_buffer", &from_buffer, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().noconvert(),
           nb::keep_alive<0, 6>());
     m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg().noconvert());

@@ -45,12 +45,26 @@ void unpack_quantized_row(const PackedWeight& weight, int64_t row, float* out) {
     }
 }
 
+void unpack_planes_row(const PackedWeight& weight, int64_t row, float* out) {
+    const QFormat format = weight.qformat();
+    const uint8_t* panel = weight.data.as<uint8_t>() + row / kPanel * q_panel_bytes(format);
+    const uint8_t* low = weight.data.as<uint8_t>() + high_bytes(weight.n, weight.k) + row * low_row_bytes(weight.k);
+    uint16_t scale;
+    memcpy(&scale, panel + q_scales_at(format, 0) + 2 * (row % kPanel), 2);
+    for (int64_t k = 0; k < weight.k; ++k) {
+        const uint8_t pair = low[k / kInputGroup * kLowGroupBytes + k % kLowGroupBytes];
+        const int32_t part = (k % kInputGroup < kLowGroupBytes ? pair & 15 : pair >> 4) - 8;
+        out[k] = bf16_value(scale) * 0.0625f * float(16 * (stored(format, panel, row % kPanel, k) - 8) + part);
+    }
+}
+
 }  // namespace
 
 void unpack_rows(Pool& pool, const PackedWeight& weight, const int32_t* rows, int64_t num_rows, float* out) {
     parallel(pool, num_rows, [&](int64_t i) {
         const int64_t row = rows ? rows[i] : i;
-        if (weight.quantized()) unpack_quantized_row(weight, row, out + i * weight.k);
+        if (weight.type == WeightType::planes) unpack_planes_row(weight, row, out + i * weight.k);
+        else if (weight.quantized()) unpack_quantized_row(weight, row, out + i * weight.k);
         else unpack_row(weight, row, out + i * weight.k);
     });
 }

@@ -67,6 +67,7 @@ PackedWeight::PackedWeight(int64_t n, int64_t k, WeightType type, int64_t group,
     : n(n), k(k), type(type), group(group), symmetric(symmetric), data(bytes, expected_bytes()) {}
 
 size_t PackedWeight::expected_bytes() const {
+    if (type == WeightType::planes) return size_t(planes_bytes(n, k));
     if (quantized()) return size_t(panels() * q_panel_bytes(qformat()));
     return size_t(panels() * panel_elements()) * (type == WeightType::bf16 ? 2 : 4);
 }

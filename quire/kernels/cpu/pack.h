@@ -2,6 +2,7 @@
 //   bf16        [ceil(n/48)][ceil(k/2)][48][2]   pairs of successive k, as vdpbf16ps wants them
 //   float32     [ceil(n/48)][k][48]
 //   int8, int4  qformat.h
+//   planes      qplanes.h
 // Knows: the layouts. Does not know: who multiplies (gemm.h, qgemm.h), files.
 #pragma once
 #include <cstdint>
@@ -10,12 +11,12 @@
 
 #include "memory.h"
 #include "part.h"
-#include "qformat.h"
+#include "qplanes.h"
 #include "table.h"
 
 namespace quire {
 
-enum class WeightType { bf16, f32, int8, int4 };
+enum class WeightType { bf16, f32, int8, int4, planes };
 
 struct PackedWeight {
     // Zero-filled lazily; throws std::bad_alloc.
@@ -23,11 +24,11 @@ struct PackedWeight {
     // On bytes that somebody else keeps, at least expected_bytes() of them.
     PackedWeight(int64_t n, int64_t k, WeightType type, int64_t group, bool symmetric, const void* bytes);
 
-    bool quantized() const { return type == WeightType::int8 || type == WeightType::int4; }
+    bool quantized() const { return type != WeightType::bf16 && type != WeightType::f32; }
     int64_t panels() const { return (n + kPanel - 1) / kPanel; }
     int64_t depth() const { return type == WeightType::bf16 ? 2 : 1; }                   // of bf16 and float32
     int64_t panel_elements() const { return (k + depth() - 1) / depth() * kPanel * depth(); }  // likewise
-    QFormat qformat() const { return {k, type == WeightType::int8 ? 8 : 4, int32_t(group), symmetric}; }
+    QFormat qformat() const { return {k, type == WeightType::int8 ? 8 : 4, int32_t(group), symmetric}; }  // of planes: the high one's
     size_t expected_bytes() const;
 
     const int64_t n, k;

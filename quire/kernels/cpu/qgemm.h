@@ -58,13 +58,13 @@ struct QPass {
 };
 
 template <int R, int V>
-struct Sums {
+struct TileSums {
     Ints c[R][V];
 };
 
 // One step: 4 k (int8) or 8 (int4) of V vectors of columns.
 template <class P, int R, int V>
-inline __attribute__((always_inline)) void step(Sums<R, V>& sums, const QuadData* x, const uint8_t* w) {
+inline __attribute__((always_inline)) void step(TileSums<R, V>& sums, const QuadData* x, const uint8_t* w) {
     for (int half = 0; half < P::kQuads; ++half) {
         Columns b[V];
         for (int v = 0; v < V; ++v) {
@@ -93,7 +93,7 @@ struct Values {
 };
 
 template <int R, int V>
-inline __attribute__((always_inline)) void start_sums(Sums<R, V>& sums, const float* x_sums, bool from_zero) {
+inline __attribute__((always_inline)) void start_sums(TileSums<R, V>& sums, const float* x_sums, bool from_zero) {
     for (int r = 0; r < R; ++r) {
         int32_t start = 0;
         if (!from_zero) memcpy(&start, x_sums + r, 4);
@@ -101,9 +101,9 @@ inline __attribute__((always_inline)) void start_sums(Sums<R, V>& sums, const fl
     }
 }
 
-// Sums times the scales of a section, into f, or of a section that is all of a group of x (kWhole) into acc.
+// TileSums times the scales of a section, into f, or of a section that is all of a group of x (kWhole) into acc.
 template <class P, int R, int V, bool kWhole>
-inline __attribute__((always_inline)) void end_section(const Sums<R, V>& sums, const uint8_t* scales, const float* x_sums,
+inline __attribute__((always_inline)) void end_section(const TileSums<R, V>& sums, const uint8_t* scales, const float* x_sums,
                                                        const float* x_scales, Values<R, V>& f, Values<R, V>& acc) {
     for (int v = 0; v < V; ++v) {
         Vec scale = zero(), offset = zero();
@@ -127,7 +127,8 @@ inline __attribute__((always_inline)) void write_out(const QOut& o, Vec sum, flo
     if constexpr (P::kScales == Scales::channel) sum = mul(sum, load_bf16(o.scales + column));
     if (o.bias) sum = add(sum, load_n(o.bias + column, n));
     if (o.accumulate) sum = add(sum, load_n(to, n));
-    store_n(to, sum, n);
+    if (n == kLanes) store(to, sum);  // what a masked store wrote cannot be read before it is in the cache
+    else store_n(to, sum, n);
 }
 
 template <class P, int R, int V>
@@ -200,7 +201,7 @@ void q_tile(const QPass& p, int64_t column, const char* ahead) {
         const auto* x = reinterpret_cast<const QuadData*>(a + q_head_bytes(p.section, length, R));
         if constexpr (!kWhole) start<R, V>(f);
         for (int64_t s = 0; s < length; s += p.section, x_sums += R) {
-            Sums<R, V> sums;
+            TileSums<R, V> sums;
             start_sums<R, V>(sums, x_sums, P::kScales == Scales::offset);
             const int64_t steps = q_padded(smaller(length - s, p.section)) / (4 * P::kQuads);
             for (int64_t i = 0; i < steps; ++i, x += R * P::kQuads, w += kQStepBytes, ahead += 64 * kLines) {

@@ -104,14 +104,13 @@ void round_block(const QProduct& q, int64_t first, char* block) {
     }
 }
 
-// The rows of q.g, rounded in the device's scratch.
+// The rows of q.g, rounded to `scratch`.
 template <class P>
-const char* rounded_rows(Runtime& runtime, const QProduct& q) {
+void round_rows(Runtime& runtime, const QProduct& q, char* scratch) {
     static_assert(P::kRows == 4);
     const int64_t blocks = ceil_div(q.g.rows, P::kRows), most = kPackChunks * runtime.pool.num_threads();
     const int64_t num_chunks = q.g.rows * q.g.k <= kSmallPack ? 1 : smaller(blocks, most);
     const int64_t block_bytes = q_block_bytes(q.section, q.g.k, P::kRows);
-    char* scratch = static_cast<char*>(runtime.scratch.at_least(size_t(blocks * block_bytes)));
     parallel(runtime.pool, num_chunks, [&](int64_t chunk) {
         for (int64_t i = blocks * chunk / num_chunks; i < blocks * (chunk + 1) / num_chunks; ++i) {
             const int64_t first = i * P::kRows;
@@ -123,15 +122,22 @@ const char* rounded_rows(Runtime& runtime, const QProduct& q) {
             }
         }
     });
-    return scratch;
 }
 
+// Bytes of scratch for the rounded rows of g, a multiple of 64.
 template <class P>
-void q_linear(Runtime& runtime, const Linear& g) {
+int64_t rounded_bytes(const Linear& g) {
+    const int64_t section = q_section({g.k, P::kBits, g.group, g.symmetric});
+    return ceil_div(ceil_div(g.rows, P::kRows) * q_block_bytes(section, g.k, P::kRows), 64) * 64;
+}
+
+// The product, with rounded_bytes(g) of scratch. made(panel, first, rows): the outputs of these rows in this panel are there.
+template <class P, class Made>
+void q_linear(Runtime& runtime, const Linear& g, char* scratch, const Made& made) {
     if (g.rows == 0 || g.n == 0) return;
-    QProduct q{g, {g.k, P::kBits, g.group, g.symmetric}, 0, nullptr};
+    QProduct q{g, {g.k, P::kBits, g.group, g.symmetric}, 0, scratch};
     q.section = q_section(q.format);
-    q.a = rounded_rows<P>(runtime, q);
+    round_rows<P>(runtime, q, scratch);
     const int64_t panels = ceil_div(g.n, kPanel), row_tasks = ceil_div(g.rows, kTaskRows);
     // Few rows: several panels a chunk, as one stream. Sixteen chunks a thread leave work to steal.
     const int64_t most = 16 * runtime.pool.num_threads();
@@ -140,8 +146,17 @@ void q_linear(Runtime& runtime, const Linear& g) {
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t begin = chunk / row_tasks * panels_per_chunk, first = chunk % row_tasks * kTaskRows;
         const int64_t end = smaller(begin + panels_per_chunk, panels);
-        for (int64_t panel = begin; panel < end; ++panel) q_task<P>(q, panel, first, smaller(kTaskRows, g.rows - first));
+        for (int64_t panel = begin; panel < end; ++panel) {
+            q_task<P>(q, panel, first, smaller(kTaskRows, g.rows - first));
+            made(panel, first, smaller(kTaskRows, g.rows - first));
+        }
     });
+}
+
+template <class P>
+void q_linear(Runtime& runtime, const Linear& g) {
+    char* scratch = static_cast<char*>(runtime.scratch.at_least(size_t(rounded_bytes<P>(g))));
+    q_linear<P>(runtime, g, scratch, [](int64_t, int64_t, int64_t) {});
 }
 
 }  // namespace

@@ -4,7 +4,8 @@
 //   Sums      kLanes int32.  sums_of(i) broadcast   dot(acc, a, b) = acc + the four products of each lane, a unsigned, b signed,
 //             exact: vpdpbusd on avx512, elsewhere products of 16 bits (vpmaddubsw would saturate)
 //             shift_left(a, n)   shift_right(a, n) arithmetic   plus(a, b)   minus(a, b)   as_float(a)   nearest(x): ties to even
-//             store_low_bytes(p, a): the lowest byte of each lane, kLanes bytes
+//             store_low_bytes(p, a): the lowest byte of each lane, kLanes bytes   total(a): the sum of all lanes
+//             low_halves(a), high_halves(a): the nibbles of each byte
 // Knows: instructions. Does not know: scales, pages.
 #pragma once
 #include "simd.h"
@@ -31,6 +32,9 @@ inline Sums minus(Sums a, Sums b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 inline Vec as_float(Sums a) { return {_mm512_cvtepi32_ps(a.v)}; }
 inline Sums nearest(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
 inline void store_low_bytes(uint8_t* p, Sums a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(a.v)); }
+inline int32_t total(Sums a) { return _mm512_reduce_add_epi32(a.v); }
+inline Bytes low_halves(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
+inline Bytes high_halves(Bytes a) { return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))}; }
 
 #elif QUIRE_ISA_avx2
 
@@ -57,6 +61,13 @@ inline void store_low_bytes(uint8_t* p, Sums a) {
     const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
     _mm_storel_epi64((__m128i*)p, _mm_packus_epi16(words, words));
 }
+inline int32_t total(Sums a) {
+    const __m128i half = _mm_add_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+    const __m128i quarter = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(quarter, _mm_shuffle_epi32(quarter, 0xb1)));
+}
+inline Bytes low_halves(Bytes a) { return {_mm256_and_si256(a.v, _mm256_set1_epi8(15))}; }
+inline Bytes high_halves(Bytes a) { return {_mm256_and_si256(_mm256_srli_epi16(a.v, 4), _mm256_set1_epi8(15))}; }
 
 #else
 
@@ -83,6 +94,9 @@ inline Sums nearest(Vec x) {  // |x| < 2^22
     return {(I4)((U4)add(x, shifter).v - (U4)shifter.v)};
 }
 inline void store_low_bytes(uint8_t* p, Sums a) { for (int i = 0; i < 4; ++i) p[i] = uint8_t(a.v[i]); }
+inline int32_t total(Sums a) { return a.v[0] + a.v[1] + a.v[2] + a.v[3]; }
+inline Bytes low_halves(Bytes a) { return {a.v & 0x0f0f}; }
+inline Bytes high_halves(Bytes a) { return {a.v >> 4 & 0x0f0f}; }
 
 #endif
 

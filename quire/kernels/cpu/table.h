@@ -62,9 +62,19 @@ struct Quantize {
     const Part* parts;  // one below the other, n rows of format.k
     int64_t num_parts, n;
     QFormat format;
-    uint8_t* out;         // panels, see qformat.h
+    uint8_t* out;         // panels, see qformat.h; of planes likewise, and what stands behind them: qplanes.h
     int32_t* not_finite;  // becomes 1 when a weight is infinite or NaN
 };
+
+// Columns of a product with planes that are to be exact; see planes.h.
+struct Refine {
+    Linear product;           // whose `out` was made by linear_planes
+    const uint8_t* how;       // [rows] of RefineHow
+    const uint32_t* mask;     // [rows, (n + 31) / 32], bit 1: allowed; or null when no row wants the allowed
+    const int32_t* named;     // columns, those of row r at [starts[r], starts[r + 1])
+    const int32_t* starts;    // [rows + 1]
+};
+enum RefineHow : uint8_t { kNamedAlone = 0, kBestAllowed = 1, kAll = 2 };
 
 struct RopeStore {
     const float* qkv;                  // [rows, (num_heads + 2 * kv.num_kv_heads) * kv.head_dim]
@@ -110,7 +120,10 @@ struct RoofMultiply {
     X(linear_f32, Linear)   \
     X(linear_int8, Linear)  \
     X(linear_int4, Linear)  \
+    X(linear_planes, Linear) \
+    X(refine, Refine)       \
     X(quantize, Quantize)   \
+    X(quantize_planes, Quantize) \
     X(rope_store, RopeStore) \
     X(attention, Attention) \
     X(roof_read, RoofRead) \
