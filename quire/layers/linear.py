@@ -25,6 +25,7 @@ class Linear:
     bias_N: Float32 | None
     multiply: Any
     num_outputs: int
+    refine: Any = None
 
     @classmethod
     def load(
@@ -42,7 +43,7 @@ class Linear:
         sizes = list(parts.values())
         weight = source.matrix(format, names, sizes, num_inputs)
         bias_N = source.vector([f"{name}.bias" for name in names], sizes) if bias else None
-        return cls(weight, bias_N, format.multiply, sum(sizes))
+        return cls(weight, bias_N, format.multiply, sum(sizes), format.refine)
 
     def __call__(
         self,

@@ -19,7 +19,9 @@ from quire.layers.norm import Norm
 from quire.layers.source import Float32, Source
 from quire.model_spec import ModelSpec
 from quire.ops.arena import Arena
+from quire.ops.device import Device
 from quire.ops.gather import gather_rows
+from quire.ops.refine import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,16 @@ class Model:
         gather_rows(forward.device, hidden_TH, rows_R, chosen_RH)
         self.head(forward.device, chosen_RH, logits_RV, norm=self.norm)
         return logits_RV
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether logits below a row's best hundreds are rough until `refine` was asked for them."""
+        return self.head.refine is not None
+
+    def refine(self, device: Device, arena: Arena, logits_RV: Float32, wanted: Wanted, mask_RW: Int32 | None) -> None:
+        """Makes more of the logits exact that `logits` gave last: `ops.refine.refine`."""
+        chosen_RH = arena.again("chosen", (len(logits_RV), self.spec.hidden_size))
+        self.head.refine(device, chosen_RH, self.head.weight, logits_RV, wanted, mask_RW, self.norm.parts)
 
     def forward(self, forward: Forward) -> Float32:
         """logits_RV of `forward.rows_R`; of every row where that is None."""

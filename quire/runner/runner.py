@@ -8,6 +8,7 @@ Legend: T tokens in the step, R rows whose logits are wanted, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class ModelRunner:
         self._replay = Replay(model, machine) if replays and machine.device.kind == "cpu" else None
         self._head_rows = machine.head_rows
         self._sampler = Sampler(machine.device)
+        self._refine = partial(model.refine, machine.device, machine.arena) if model.is_rough else None
         self._masks = Masks(keeper, model.spec.vocab_size) if keeper is not None else None
         self.ahead = (
             RunAhead(model, machine, self._sampler, records) if replays and machine.device.kind != "cpu" else None
@@ -79,7 +81,7 @@ class ModelRunner:
         """Slice `number` of the step's draws; a row whose mask failed says why, one that goes on by force how."""
         first = number * self._head_rows
         mask_RW = masks.rows(first, len(draws)) if masks is not None else None
-        results = self._sampler.draw(logits_RV, draws, number, mask_RW)
+        results = self._sampler.draw(logits_RV, draws, number, mask_RW, self._refine)
         rows = range(first, first + len(draws))
         for row, tokens in ahead.forced.items():
             if row in rows and results[row - first].error is None:
@@ -135,7 +137,7 @@ class ModelRunner:
             successors = work.successors[first : first + self._head_rows]
             rows_R = np.arange(start + first, start + first + len(successors), dtype=np.int32)
             logits_RV = self.model.logits(forward, hidden_TH, self.machine.device.put(rows_R))
-            slice_ = told(self.machine.device, logits_RV, successors, work.prompt_logprobs or 0)
+            slice_ = told(self.machine.device, logits_RV, successors, work.prompt_logprobs or 0, self._refine)
             if slice_ is None:
                 return None
             result += slice_

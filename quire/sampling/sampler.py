@@ -16,9 +16,11 @@ import numpy as np
 
 from quire import step
 from quire.ops.device import Device
+from quire.ops.refine import Wanted, wanted
 from quire.ops.sample import NOT_FINITE, NOTHING_ALLOWED, ROW, Drawn, Rows, TokenCounts, make_drawn, sample
 from quire.sampling.processors import process
 from quire.sampling.record import Record, make_record
+from quire.sampling.refining import Refine, refine_for, told_roughly, wanted_by
 from quire.sampling.restrictions import RestrictedRows
 from quire.step import LEAST_LOGPROB, Draw, TokenLogprob, WorkResult
 
@@ -41,6 +43,7 @@ class Batch:
     plain: bool  # one draw a row, and no log probabilities
     restricted: RestrictedRows | None  # where any row is
     processed: list[int]  # rows that have logits processors
+    wanted: Wanted | None  # of a rough head
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +81,30 @@ class Sampler:
         self._batches: list[Batch] = []
 
     def draw(
-        self, logits_RV: np.ndarray, draws: SequenceOf[Draw], place: int = 0, mask_RW: np.ndarray | None = None
+        self,
+        logits_RV: np.ndarray,
+        draws: SequenceOf[Draw],
+        place: int = 0,
+        mask_RW: np.ndarray | None = None,
+        refine: Refine | None = None,
     ) -> list[WorkResult]:
         """One result for each row of `logits_RV` (float32), drawn as `draws` say.
 
         A step that draws from many rows gives them in slices, `place` 0, 1, ...; `finish(num_places)` ends it. A row
         that holds NaN or infinity, or of which bans and mask leave nothing, gives a result with `error` and no token.
         `mask_RW` (int32) counts for the rows whose draws have a constraint. A row whose logits processor fails gives a
-        result with `error` too.
+        result with `error` too. `refine` comes with the logits of a rough head.
         """
         batch = self._batch(draws, logits_RV.shape[1], place)
         if batch.restricted is not None:
             mask_RW = batch.restricted.mask(mask_RW)
+        if refine is not None and batch.wanted is not None:
+            refine_for(refine, logits_RV, batch.wanted, mask_RW)
         if batch.processed:
-            return self._draw_processed(logits_RV, batch, mask_RW)
-        return self._draw_batch(logits_RV, batch, mask_RW)
+            results = self._draw_processed(logits_RV, batch, mask_RW)
+        else:
+            results = self._draw_batch(logits_RV, batch, mask_RW)
+        return results if refine is None or batch.plain else self._tell_exactly(logits_RV, batch, results, refine)
 
     def order(self, logits_RV: Any, draws: SequenceOf[Draw], lead: int = 0) -> Ordered:
         """`draw` begun on a device that need not be waited for, of rows that ask for nothing but a token.
@@ -136,6 +148,18 @@ class Sampler:
                 results[row] = WorkResult(result.tokens, tuple(thought or ()))
         return results
 
+    def _tell_exactly(
+        self, logits_RV: np.ndarray, batch: Batch, results: list[WorkResult], refine: Refine
+    ) -> list[WorkResult]:
+        """`results`, with log probabilities told again where a drawn token was rough."""
+        for row in told_roughly(logits_RV, results):
+            tokens = results[row].tokens
+            refine(logits_RV, wanted([tokens if each == row else () for each in range(len(results))]), None)
+            row_DV = np.repeat(logits_RV[row : row + 1], len(tokens), axis=0)
+            thought = told(self._device, row_DV, tokens, batch.records[row].draw.num_top or 0)
+            results[row] = WorkResult(tokens, tuple(thought or ()))
+        return results
+
     def finish(self, num_places: int) -> None:
         """Forget slices beyond those that the step had."""
         del self._batches[num_places:]
@@ -159,8 +183,13 @@ def _told_of(batch: Batch, num_failed: int, vocab_size: int) -> list[WorkResult]
     return list(_results(batch, vocab_size))
 
 
-def told(device: Device, logits_RV: np.ndarray, tokens: SequenceOf[int], num_top: int) -> list[TokenLogprob] | None:
-    """What the model thought of `tokens`, one for each row of logits; None if a row is not finite."""
+def told(
+    device: Device, logits_RV: np.ndarray, tokens: SequenceOf[int], num_top: int, refine: Refine | None = None
+) -> list[TokenLogprob] | None:
+    """What the model thought of `tokens`, one for each row of logits; None if a row is not finite. `refine` comes with
+    the logits of a rough head."""
+    if refine is not None:
+        refine(logits_RV, wanted([(token,) for token in tokens]), None)
     num_rows, vocab_size = logits_RV.shape
     params_R = np.zeros(num_rows, ROW)
     params_R["given"], params_R["num_top"], params_R["num_draws"] = tokens, num_top, 1
@@ -191,6 +220,7 @@ def _make_batch(ids: list[int], records: list[Record]) -> Batch:
         plain=num_top < 0 and all(len(record.draw.indices) == 1 for record in records),
         restricted=RestrictedRows(draws, restrictions) if any(restrictions) else None,
         processed=[row for row, draw in enumerate(draws) if draw.params.logits_processors],
+        wanted=wanted_by(records),
     )
 
 
