@@ -103,6 +103,13 @@ def _check_formats(device: str, settings: EngineSettings) -> None:
                 hint="A GPU quantizes while it loads.",
                 param="quantization_cache",
             )
+        if settings.head_quantization == "int4x2":
+            raise InvalidSetting(
+                "--head-quantization int4x2 is a format of the CPU alone",
+                got=f"--device {device}",
+                allowed="auto, none, int8, int4, fp8",
+                param="head_quantization",
+            )
         return
     for name, values in GPU_ALONE.items():
         value = getattr(settings, name)

@@ -16,13 +16,19 @@ from quire.precision import Precision
 from quire.settings import EngineSettings, check
 
 KV_BYTES = {"int8": 1, "fp8": 1, "bfloat16": 2, "float16": 2, "float32": 4}
-GROUP_SIZE = {"int8": 0, "fp8": 0, "int4": 32}  # where --quantization-group-size says nothing; decision 009
+GROUP_SIZE = {
+    "int8": 0,
+    "fp8": 0,
+    "int4": 32,
+    "int4x2": 0,
+}  # where --quantization-group-size says nothing; decision 009
 ITL_FACTOR = 5.0  # of a step without prompts: a chunk then spends a fifth of its time on what decoding pays anyway
 ITL_FLOOR_S = 0.1  # ten tokens a second: as fast as people read
 CANARY_FLOOR_S = 10.0
 CANARY_FACTOR = 500.0  # 0.2 % of an idle engine's time
 KV_SHARE = 0.25  # of what is free after the weights, unless the operator says otherwise
 ACTIVATION_MARGIN = 1.25  # arena buffers grow to the largest step; measured 1.1x on the Qwen3-0.6B shape
+LEAST_VOCABULARY_IN_PLANES = 32768
 HEAD_ROWS = 64  # logits are made for this many rows at a time: 39 MB at a vocabulary of 152k
 GPU_HEAD_ROWS = 256  # on a GPU: its matrix products want many rows
 GPU_DRAW_BYTES = 56  # a logit's copies while a row is drawn from: adjusted, weights, their order and running sums
@@ -118,7 +124,7 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
     dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
     kv_dtype = dtype if settings.kv_cache_dtype == "auto" else settings.kv_cache_dtype
     threads = settings.threads or hardware.num_cores
-    precision, head_precision = precisions(settings)
+    precision, head_precision = precisions(settings, spec, device)
     weights = weight_bytes(spec, precision, head_precision)
     head_rows = HEAD_ROWS if device == "cpu" else GPU_HEAD_ROWS
     activation_bytes = _activation_bytes(settings, spec, device, head_rows)
@@ -168,11 +174,14 @@ def plan(settings: EngineSettings, hardware: Hardware, spec: ModelSpec, model: s
     )
 
 
-def precisions(settings: EngineSettings) -> tuple[Precision, Precision]:
-    """Of the layers' weights, and of the embedding and the head."""
+def precisions(settings: EngineSettings, spec: ModelSpec, device: str) -> tuple[Precision, Precision]:
+    """Of the layers' weights, and of the embedding and the head: beside int4 in two planes where the vocabulary is so
+    large that it pays (decision 031)."""
     head = settings.head_quantization
     if head == "auto":
         head = {"none": "none", "fp8": "fp8"}.get(settings.quantization, "int8")
+        if settings.quantization == "int4" and device == "cpu" and spec.vocab_size >= LEAST_VOCABULARY_IN_PLANES:
+            head = "int4x2"
     precision = _precision(settings.quantization, settings.dtype, settings.quantization_group_size)
     return precision, _precision(head, settings.dtype, None)
 
@@ -190,7 +199,8 @@ def weight_bytes(spec: ModelSpec, precision: Precision, head_precision: Precisio
     num_ends = 1 if spec.tied_head else 2
     num_in_products = sum(outputs * inputs for outputs, inputs in spec.block_matrices) * spec.num_layers
     vectors = 4 * (spec.num_parameters - num_in_products - num_ends * spec.vocab_size * spec.hidden_size)
-    return WeightBytes(products, num_ends * head, vectors, products + head + vectors)
+    per_token = products + head_precision.read_bytes(spec.vocab_size, spec.hidden_size) + vectors
+    return WeightBytes(products, num_ends * head, vectors, per_token)
 
 
 def kv_block_bytes(block_size: int, spec: ModelSpec, dtype: str, device: str = "cpu") -> int:

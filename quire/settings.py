@@ -76,8 +76,10 @@ class EngineSettings:
     )
     head_quantization: str = option(
         "auto",
-        "Weight format of the embedding and the head. auto is none without --quantization, fp8 beside fp8, else int8.",
-        choices=("auto", "none", "int8", "int4", "fp8"),
+        "Weight format of the embedding and the head. auto is none without --quantization, fp8 beside fp8, else int8;"
+        " beside int4 on the CPU, for vocabularies of 32,768 and more, int4x2: int8 as two planes of 4 bits, one of"
+        " which is read for every token, the other for the likeliest alone.",
+        choices=("auto", "none", "int8", "int4", "int4x2", "fp8"),
     )
     quantization_cache: str | None = option(
         None, "Folder to keep quantized weights in: the next start reads them instead of the checkpoint's."
@@ -266,7 +268,7 @@ def _check_quantization(settings: EngineSettings) -> None:
         raise InvalidSetting(
             "--quantization-group-size needs --quantization", got=settings.quantization, allowed="int8, int4"
         )
-    rounded = ("int8", "int4", "fp8")
+    rounded = ("int8", "int4", "int4x2", "fp8")
     quantized = [name for name in ("quantization", "head_quantization") if getattr(settings, name) in rounded]
     if settings.quantization_cache is not None and not quantized:
         raise InvalidSetting("--quantization-cache needs --quantization", got="none", allowed="int8, int4")

@@ -36,6 +36,7 @@ FORMS = {
     "int8": {"quantization": "int8"},
     "int8-kv": {"kv_cache_dtype": "int8"},
     "int4": {"quantization": "int4", "quantization_group_size": 64, "head_quantization": "int4"},
+    "int4x2": {"quantization": "int4", "head_quantization": "int4x2"},
 }
 KV_DTYPES = {"float32": "float32", "int8-kv": "int8"}
 # Every company for the plain formats; for the others the smallest pieces, and the fullest pool.

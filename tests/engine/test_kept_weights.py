@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from quire import LLM, SamplingParams
+from quire.quant.planes import Planes
 from quire.quant.rounded import Rounded
 from quire.weights import packed_file
 from tests.models.tiny import make_tiny
@@ -44,22 +45,27 @@ def only_file(cache: Path) -> Path:
     return path
 
 
-def test_the_second_start_reads_what_the_first_wrote(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected, note = ask(model, None)
+@pytest.mark.parametrize("head", ["auto", "int4x2"])
+def test_the_second_start_reads_what_the_first_wrote(
+    model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    expected, note = ask(model, None, head_quantization=head)
     assert note == ""
-    first, note = ask(model, cache)
+    first, note = ask(model, cache, head_quantization=head)
     assert "kept for the next start" in note
     assert str(only_file(cache)) in note
-    monkeypatch.setattr(Rounded, "hold", lambda *_: pytest.fail("something was quantized"))
-    second, note = ask(model, cache)
+    for form in (Rounded, Planes):
+        monkeypatch.setattr(form, "hold", lambda *_: pytest.fail("something was quantized"))
+    second, note = ask(model, cache, head_quantization=head)
     assert note == f"quantized weights read from {only_file(cache)}"
     assert expected == first == second
 
 
 def test_each_format_has_a_file_of_its_own(model: Path, cache: Path) -> None:
-    for options in ({}, {"quantization": "int8"}, {"quantization_group_size": 64}, {"head_quantization": "none"}):
+    heads = ({"head_quantization": head} for head in ("none", "int4x2"))
+    for options in ({}, {"quantization": "int8"}, {"quantization_group_size": 64}, *heads):
         assert "kept for the next start" in ask(model, cache, **options)[1]
-    assert len(list(cache.iterdir())) == 4
+    assert len(list(cache.iterdir())) == 5
 
 
 def touch(model: Path) -> None:

@@ -60,6 +60,7 @@ def test_auto_is_a_gpu_where_there_is_one_that_can_be_used(spec: ModelSpec, hard
         (EngineSettings(attention_backend="triton"), CPU, "--attention-backend triton needs a GPU"),
         (EngineSettings(attention_backend="flash"), GPU, "allowed: auto, triton, flashinfer"),
         (EngineSettings(attention_backend="flashinfer", batch_invariant=True), BOTH, "contradict each other"),
+        (EngineSettings(head_quantization="int4x2"), GPU, "int4x2 is a format of the CPU alone; got --device cuda"),
         (EngineSettings(gpu_memory_utilization=1.2), GPU, "--gpu-memory-utilization is no share"),
         (EngineSettings(quantization="fp8", quantization_group_size=64), GPU, "got fp8; allowed: int8, int4"),
     ],

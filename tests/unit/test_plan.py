@@ -13,7 +13,7 @@ from quire.errors import InvalidSetting, NotEnoughMemory, StartError
 from quire.hardware import Hardware, probe
 from quire.model_spec import ModelSpec, read_model_spec
 from quire.ops.kv_cache import block_nbytes
-from quire.plan import ITL_FACTOR, ITL_FLOOR_S, KV_SHARE, Plan, kv_block_bytes, plan, weight_bytes
+from quire.plan import ITL_FACTOR, ITL_FLOOR_S, KV_SHARE, Plan, kv_block_bytes, plan, precisions, weight_bytes
 from quire.precision import Precision
 from quire.settings import EngineSettings, ServerSettings, check, flag
 
@@ -151,6 +151,7 @@ BF16 = Precision("bfloat16")
         ({"quantization": "int8"}, Precision("int8"), Precision("int8")),
         ({"quantization": "int4"}, Precision("int4", 32), Precision("int8")),
         ({"quantization": "int4", "quantization_group_size": 0}, Precision("int4"), Precision("int8")),
+        ({"quantization": "int4", "head_quantization": "int4x2"}, Precision("int4", 32), Precision("int4x2")),
         ({"quantization": "int4", "head_quantization": "int4"}, Precision("int4", 32), Precision("int4", 32)),
         ({"quantization": "int8", "quantization_group_size": 128}, Precision("int8", 128), Precision("int8")),
         ({"quantization": "int8", "head_quantization": "none"}, Precision("int8"), BF16),
@@ -177,9 +178,29 @@ def test_bytes_of_the_published_shape(tmp_path: Path) -> None:
     )
     in_layers, in_head = 6_979_321_856, 525_336_576
     assert made.weights.layers == pytest.approx(in_layers * (4 + 16 / 32) / 8, rel=5e-3)  # panels are filled up
-    assert made.weights.embeddings == pytest.approx(2 * in_head, rel=1e-3)
+    assert made.weights.embeddings == pytest.approx(2 * in_head, rel=2e-3)
     assert made.weights.vectors == 4 * 4096 * 65
-    assert made.weights.per_token == made.weights.total - made.weights.embeddings // 2
+    in_products = (
+        made.weights.layers + made.weights.vectors
+    )  # of the head one plane of two, and a few rows of the other
+    assert made.weights.per_token - in_products == pytest.approx(in_head / 2, rel=6e-3)
+
+
+def test_a_head_in_two_planes_is_for_int4_and_many_tokens_on_a_processor(spec: ModelSpec) -> None:
+    many, few = replace(spec, vocab_size=32768), replace(spec, vocab_size=32767)
+    int4, int8 = EngineSettings(quantization="int4"), EngineSettings(quantization="int8")
+    chosen = [
+        precisions(settings, spec_of, device)[1].dtype
+        for settings, spec_of, device in (
+            (int4, many, "cpu"),
+            (int4, few, "cpu"),
+            (int4, many, "cuda"),
+            (int8, many, "cpu"),
+            (EngineSettings(), many, "cpu"),
+            (replace(int4, head_quantization="int8"), many, "cpu"),
+        )
+    ]
+    assert chosen == ["int4x2", "int8", "int8", "int8", "bfloat16", "int8"]
 
 
 def test_a_precision_says_what_it_is() -> None:
