@@ -7,6 +7,8 @@ import re
 
 from tests.house_map import sources
 
+FOREIGN = {"kernels/vendor/flashinfer.py": "caught where a library that is not ours refuses by its own asserts"}
+
 
 def narrows(test: ast.expr) -> bool:
     """`x is not None`, `isinstance(x, X)`: what tells a type checker what our own code has made sure of before."""
@@ -28,7 +30,7 @@ def test_nothing_depends_on_whether_asserts_run() -> None:
     wrong = []
     for source in sources():
         for node in source.nodes:
-            if isinstance(node, ast.Name) and node.id in ("__debug__", "AssertionError"):
+            if isinstance(node, ast.Name) and node.id in ("__debug__", "AssertionError") and source.name not in FOREIGN:
                 wrong.append(f"{source.name}:{node.lineno}: {node.id}")
     assert not wrong, "\n" + "\n".join(wrong)
 

@@ -43,6 +43,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("text/folder.py", "read_json"): TO_OPERATOR,
     ("text/tokenizer.py", "_load_backend"): TO_OPERATOR,
     ("typed_json.py", "parse_object"): TO_OPERATOR,
+    ("engine/attention_choice.py", "_tried"): "said at the start, on the terminal: why a library was not taken",
     ("runner/graphs.py", "_record"): "to whoever measures: CUDA's words on why a step cannot be recorded",
     ("sampling/processors.py", "process"): "a caller's own code, in the caller's own process: the server takes none",
     ("structured/grammar.py", "_as_lark"): "the compiler's words on the text of whoever asked",

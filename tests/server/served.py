@@ -90,7 +90,7 @@ class Believing:
 
     rows = memoryview(b"")
 
-    def prepare(self, constraint: Constraint, told: Told) -> None:
+    def prepare(self, constraint: Constraint, told: Told, is_known: bool = False) -> None:
         told(None)
 
     def begin(self, order: MaskOrder) -> None:

@@ -51,7 +51,7 @@ class Slow:
     def __init__(self) -> None:
         self.waiting: list[Told] = []
 
-    def prepare(self, constraint: Constraint, told: Told) -> None:
+    def prepare(self, constraint: Constraint, told: Told, is_known: bool = False) -> None:
         self.waiting.append(told)
 
     def close(self) -> None:
