@@ -19,6 +19,7 @@ from served import EOS, TOKENIZER, Answer, Served, exchange, served
 
 from quire.engine.grammars import ThreadKeeper
 from quire.kernels.reference.sample import sample as reference
+from quire.sampling.refining import Refine
 from quire.server.fields import PAIRS
 from quire.settings import EngineSettings
 from quire.step import Draw, WorkResult
@@ -36,10 +37,15 @@ class CheckedSampler:
         self.wrong: list[str] = []
 
     def draw(
-        self, logits_RV: np.ndarray, draws: Sequence[Draw], place: int = 0, mask_RW: np.ndarray | None = None
+        self,
+        logits_RV: np.ndarray,
+        draws: Sequence[Draw],
+        place: int = 0,
+        mask_RW: np.ndarray | None = None,
+        refine: Refine | None = None,
     ) -> list[WorkResult]:
         before, masks = logits_RV.copy(), None if mask_RW is None else mask_RW.copy()
-        results = self._sampler.draw(logits_RV, draws, place, mask_RW)
+        results = self._sampler.draw(logits_RV, draws, place, mask_RW, refine)
         for row, (how, result) in enumerate(zip(draws, results, strict=True)):
             form = None
             if how.constraint is not None and masks is not None:

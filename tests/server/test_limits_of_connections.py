@@ -260,7 +260,7 @@ def test_a_connection_that_has_ended_is_no_garbage_to_be_searched_for(talker: Se
     """The search is minutes away in a server that is never idle: 4 kB a connection were a megabyte a minute."""
 
     def num_here() -> int:
-        return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
+        return sum(type(each) is HttpProtocol for each in gc.get_objects())
 
     gc.collect()
     gc.disable()
