@@ -124,13 +124,13 @@ class Injured:
         """As the sampler, whose place it takes in the runner."""
         return getattr(self._sampler, name)
 
-    def draw(self, logits_RV: np.ndarray, draws: Any, place: int = 0, mask_RW: Any = None) -> Any:
+    def draw(self, logits_RV: np.ndarray, draws: Any, place: int = 0, mask_RW: Any = None, refine: Any = None) -> Any:
         """As the sampler draws, from what is left of the logits."""
         if self._logits is not None and self._logits[0] < len(draws) and place == 0:
             row, wrong = self._logits
             self._logits = None
             logits_RV[row, self._rng.randrange(logits_RV.shape[1])] = wrong
-        return self._sampler.draw(logits_RV, draws, place, mask_RW)
+        return self._sampler.draw(logits_RV, draws, place, mask_RW, refine)
 
     def _spoil(self, victim: Work, step: Step, wrong: float) -> list[int]:
         """Write over a slot that the victim reads; all who read it."""
