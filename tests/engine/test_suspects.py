@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quire.engine.restarts import MOST_FRUITLESS, MOST_S, MOST_UNEXPLAINED, WINDOW_S, Restarts
+from quire.engine.restarts import MOST_EXPLAINED, MOST_FRUITLESS, MOST_S, MOST_UNEXPLAINED, WINDOW_S, Restarts
 from quire.engine.suspects import Suspects
 
 
@@ -94,10 +94,17 @@ def test_kills_from_outside_are_never_too_many() -> None:
 
 def test_an_engine_that_never_gets_on_is_given_up_after_growing_pauses() -> None:
     restarts = Restarts()
-    waits = [restarts.after(float(number), got_on=False, explained=True) for number in range(MOST_FRUITLESS)]
+    waits = [restarts.after(float(number), got_on=False, explained=False) for number in range(MOST_FRUITLESS)]
     assert waits == [0.0, 0.5, 1.0, 2.0, None]
     assert restarts.after(100.0, got_on=True, explained=True) == 0.0
     assert MOST_S >= 2.0
+
+
+def test_an_engine_that_somebody_kills_as_it_starts_is_tried_longer_and_sooner() -> None:
+    """Half of all kills at random moments may meet an engine that has not got on: nobody's stream is to wait for that."""
+    restarts = Restarts()
+    waits = [restarts.after(float(number), got_on=False, explained=True) for number in range(MOST_EXPLAINED)]
+    assert waits == [0.0, *[0.5] * (MOST_EXPLAINED - 2), None]
 
 
 def test_deaths_that_nothing_explains_are_given_up_unless_they_are_rare_or_found_out() -> None:
