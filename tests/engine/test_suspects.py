@@ -101,7 +101,7 @@ def test_an_engine_that_never_gets_on_is_given_up_after_growing_pauses() -> None
 
 
 def test_an_engine_that_somebody_kills_as_it_starts_is_tried_longer_and_sooner() -> None:
-    """Half of all kills at random moments may meet an engine that has not got on: nobody's stream is to wait for that."""
+    """Kills at random moments may meet engines that have not got on, several in a row: no stream is to end of that."""
     restarts = Restarts()
     waits = [restarts.after(float(number), got_on=False, explained=True) for number in range(MOST_EXPLAINED)]
     assert waits == [0.0, *[0.5] * (MOST_EXPLAINED - 2), None]
