@@ -204,6 +204,8 @@ class Supervisor:
             if before is not None and ready.receipt != before.receipt:
                 self._client.fail(_another(), [name for name, each in self._client.open.items() if each.was_sent])
             await self._try_suspects()
+        except EngineDead as problem:  # whether somebody killed it is told by its end: it must not be killed first
+            self.lost(problem.message)
         except QuireError as problem:
             self._link.kill()
             self._client.last_words = problem.message

@@ -229,6 +229,32 @@ def test_engines_that_die_as_soon_as_they_start_are_given_up_and_tried_again_lat
     serving(job)
 
 
+def test_engines_that_are_killed_as_they_start_were_killed_by_somebody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarts, "FIRST_S", 0.01)
+    num_young = restarts.MOST_FRUITLESS + 2
+
+    async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
+        calm = await read(client, request("a", 30))
+        keeper = supervisor(client)
+        start, young = keeper._start, []
+
+        def begin() -> ProcessLink:
+            link = start()
+            assert isinstance(link, ProcessLink)
+            if len(young) < num_young:
+                young.append(link)
+                link.process.kill()  # not by `link.kill`, which is ours
+            return link
+
+        keeper._start = begin
+        reading = asyncio.create_task(read(client, request("a", 30), lambda n: kill(client) if n == 10 else None))
+        same(await reading, calm)
+        assert len(young) == num_young
+        assert {(loss.cause, loss.how) for loss in losses} == {("killed", "killed by SIGKILL")}
+
+    serving(job)
+
+
 def test_an_engine_that_stands_still_is_ended_and_replaced() -> None:
     async def job(client: EngineClient, losses: list[EngineLoss]) -> None:
         (calm,) = await asyncio.gather(read(client, request("a", 30)))
