@@ -15,6 +15,8 @@ import numpy as np
 from quire.kernels.cpu.native import _cpu
 
 DTYPES = ("bfloat16", "float32", "int8")
+AHEAD_TOKENS = 8192  # that an idle engine keeps room for: 32 answers of 256 (decision 032)
+AHEAD_BYTES = 2**30  # at most
 
 
 class KVCache:
@@ -22,9 +24,10 @@ class KVCache:
 
     `block_size` is 16, 32, ... 128; `head_dim` even, 2 to 256; `dtype` "bfloat16", "float32" or "int8": integers with a
     bfloat16 scale for the keys and one for the values of each token and kv head. The memory is reserved at once and
-    becomes resident as blocks are first written; a block lies in one piece (all layers), so blocks handed out in
-    ascending order touch little more than they use. A slot that was never written holds anything. Raises ValueError for
-    a size out of range or too large to count, MemoryError when the system refuses the reservation.
+    becomes resident as blocks are first written, or before (`keep_ahead`); a block lies in one piece (all layers), so
+    blocks handed out in ascending order touch little more than they use. A slot that was never written holds anything.
+    Raises ValueError for a size out of range or too large to count, MemoryError when the system refuses the
+    reservation.
     """
 
     __slots__ = ("block_size", "dtype", "head_dim", "num_blocks", "num_kv_heads", "num_layers", "pages")
@@ -53,6 +56,16 @@ class KVCache:
         (for int8 keys to 4) and the scales of int8."""
         return int(self.pages.block_nbytes)
 
+    def keep_ahead(self, num_blocks: int) -> None:
+        """From now on as many blocks behind the last one ever written are made resident beforehand, while cores have
+        nothing else to do: the first write to new memory is slow (decision 032). Once; 0 does nothing."""
+        self.pages.keep_ahead(num_blocks)
+
+    @property
+    def num_ready(self) -> int:
+        """Blocks, from the first on, that were written or made resident by `keep_ahead`; 0 without it."""
+        return int(self.pages.num_ready)
+
     def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Copy whole blocks in all layers: (source, destination), in order. ValueError, and no copy, for an unknown
         block."""
@@ -62,6 +75,11 @@ class KVCache:
         """(k, v) of a block as new float32 arrays [P, G, D]; slow, for tests. ValueError when out of range."""
         k_PGD, v_PGD = self.pages.read(layer, block)
         return k_PGD, v_PGD
+
+
+def blocks_ahead(kv: KVCache) -> int:
+    """How many blocks an engine keeps resident beyond those that it has written."""
+    return min(AHEAD_TOKENS // kv.block_size, AHEAD_BYTES // kv.block_nbytes)
 
 
 def block_nbytes(num_layers: int, block_size: int, num_kv_heads: int, head_dim: int, dtype: str) -> int:

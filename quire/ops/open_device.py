@@ -11,7 +11,7 @@ from typing import Any
 
 from quire.ops.arena import Arena
 from quire.ops.device import Device
-from quire.ops.kv_cache import KVCache
+from quire.ops.kv_cache import KVCache, blocks_ahead
 
 
 def open_device(kind: str, threads: int, dtype: str = "bfloat16", batch_invariant: bool = False) -> Device:
@@ -34,11 +34,13 @@ def make_kv_cache(
     head_dim: int,
     dtype: str,
 ) -> KVCache:
-    """The device's cache of these sizes."""
+    """The device's cache of these sizes; on the CPU one that looks ahead."""
     sizes = (num_layers, num_blocks, block_size, num_kv_heads, head_dim, dtype)
     if device.kind == "cpu":
-        return KVCache(*sizes)
-    cache: KVCache = import_module("quire.ops.torch_kv_cache").TorchKVCache(device, *sizes)
+        cache = KVCache(*sizes)
+        cache.keep_ahead(blocks_ahead(cache))
+        return cache
+    cache = import_module("quire.ops.torch_kv_cache").TorchKVCache(device, *sizes)
     return cache
 
 

@@ -3,11 +3,13 @@ engine."""
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from quire.ops.device import Device
-from quire.ops.kv_cache import KVCache, block_nbytes
+from quire.ops.kv_cache import KVCache, block_nbytes, blocks_ahead
 from quire.ops.rope_store import rope_store
 
 SHAPE = {"num_layers": 3, "num_blocks": 5, "block_size": 32, "num_kv_heads": 2, "head_dim": 24}
@@ -107,3 +109,54 @@ def test_memory_is_touched_only_where_blocks_are_written():
             write(device, kv, layer, range(64), seed=0)
     grown = resident_bytes() - before
     assert grown < 4 * kv.block_nbytes + (16 << 20)
+
+
+def ready(kv, num_blocks):
+    """Wait, a minute at most, until that many blocks are ready; what is ready."""
+    end = time.monotonic() + 60
+    while kv.num_ready < num_blocks and time.monotonic() < end:
+        time.sleep(0.01)
+    return kv.num_ready
+
+
+def test_blocks_behind_the_last_written_one_become_resident_by_themselves():
+    device = Device(1)
+    kv = KVCache(4, 64, 32, 8, 128)  # 1 MB a block
+    assert kv.num_ready == 0
+    before = resident_bytes()
+    kv.keep_ahead(8)
+    assert ready(kv, 8) == 8
+    write(device, kv, 1, [32 * 20], seed=0)
+    write(device, kv, 0, [32 * 20, 5], seed=0)  # a step begins with layer 0
+    assert ready(kv, 29) == 29
+    grown = resident_bytes() - before
+    assert (
+        16 * kv.block_nbytes < grown < 32 * kv.block_nbytes
+    )  # what was skipped counts as written, and is not resident
+    write(device, kv, 0, [32 * 60], seed=0)
+    assert ready(kv, 64) == 64  # not beyond the end
+
+
+def test_what_is_made_resident_while_it_is_written_is_not_changed():
+    device = Device(2)
+    kv = KVCache(1, 512, 16, 2, 16, "float32")
+    kv.keep_ahead(512)
+    written = [(block, *write(device, kv, 0, [16 * block + 3], seed=block)) for block in range(0, 512, 7)]
+    for block, k, v in written:
+        for mine, theirs in zip(kv.read(0, block), (k, v), strict=True):
+            np.testing.assert_array_equal(mine[3], theirs[0])
+    assert ready(kv, 512) == 512
+
+
+def test_a_cache_that_looks_ahead_can_be_dropped_at_once():
+    for _ in range(20):
+        kv = KVCache(4, 256, 32, 8, 128)
+        kv.keep_ahead(256)
+        del kv
+    with pytest.raises(ValueError, match="blocks to keep ahead"):
+        KVCache(**SHAPE).keep_ahead(-1)
+
+
+@pytest.mark.parametrize(("sizes", "expected"), [((3, 9, 32, 2, 24), 256), ((80, 1, 16, 8, 128), 204)])
+def test_an_engine_looks_ahead_as_far_as_a_burst_goes_and_a_gibibyte_at_most(sizes, expected):
+    assert blocks_ahead(KVCache(*sizes)) == expected

@@ -36,11 +36,13 @@ struct Indices {
     const int32_t* data;
     int64_t count;
 
-    bool are_within(int64_t end) const {
-        uint32_t highest = 0;  // a negative index becomes a large one; no early end, so that it runs as vectors
+    // Of none 0. A negative index becomes a large one; no early end, so that it runs as vectors.
+    int64_t highest() const {
+        uint32_t highest = 0;
         for (int64_t i = 0; i < count; ++i) highest = std::max(highest, uint32_t(data[i]));
-        return count == 0 || int64_t{highest} < end;
+        return highest;
     }
+    bool are_within(int64_t end) const { return count == 0 || highest() < end; }
 };
 
 inline Indices indices_of(const Array<const int32_t, 1>& array) { return {array.data(), int64_t(array.shape(0))}; }

@@ -43,9 +43,11 @@ void rope_store(Device& device, Array<const float, 2> qkv, IndexArray positions,
                          int64_t(rows), int64_t(num_heads), layer, eps, kv};
     const Indices at = indices_of(positions), to = indices_of(slots);
     const int64_t num_positions = int64_t(cosines.shape(0)), num_slots = int64_t{kv.num_blocks} * kv.block_size;
+    KVCache* const pool = layer == 0 && rows ? &cache : nullptr;
     launch(device, [=, kernel = device.kernels.rope_store](Runtime& runtime) {
         require(at.are_within(num_positions), "rope_store: a position is outside the rope table; allowed: 0 to P - 1");
         require(to.are_within(num_slots), "rope_store: a slot is outside the cache; allowed: 0 to num_blocks * block_size - 1");
+        if (pool) pool->wrote(to.highest() / pool->view().block_size);
         kernel(runtime, args);
     });
 }
@@ -123,6 +125,8 @@ void bind_cache(nb::module_& m) {
              })
         .def_prop_ro("nbytes", &KVCache::nbytes)
         .def_prop_ro("block_nbytes", &KVCache::block_nbytes)
+        .def("keep_ahead", &KVCache::keep_ahead)
+        .def_prop_ro("num_ready", &KVCache::num_ready)
         .def("copy_blocks", &copy_blocks, exact())
         .def("read", &read_block);
     def_op(m, "rope_store", &rope_store, nb::arg(), exact(), exact(), exact(), exact(), exact(), nb::arg(), nb::arg(),

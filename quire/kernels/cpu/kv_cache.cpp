@@ -1,9 +1,11 @@
 // Memory of the paged key/value cache; the layout is described in kv_cache.h.
 #include "kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace quire {
 namespace {
@@ -89,6 +91,28 @@ void KVCache::copy_blocks(const int64_t* pairs, int64_t count) {
         std::memcpy(view_.words + destination * view_.block_stride, view_.words + source * view_.block_stride,
                     static_cast<size_t>(block_nbytes()));
     }
+}
+
+void KVCache::keep_ahead(int64_t num_blocks) {
+    require("blocks to keep ahead", num_blocks, 0, INT32_MAX);
+    if (num_blocks == 0 || ahead_) return;
+    try {
+        ahead_ = std::make_unique<Ahead>(memory_.as<char>());
+    } catch (const std::system_error&) {
+        return;  // no more threads: blocks become resident as they are written
+    }
+    num_ahead_ = num_blocks;
+    look_ahead(0);
+}
+
+void KVCache::look_ahead(int64_t num_written) {
+    num_written_ = num_written;
+    const int64_t wanted = std::min<int64_t>(view_.num_blocks, num_written + num_ahead_);
+    ahead_->want(size_t(num_written * block_nbytes()), size_t(wanted * block_nbytes()));
+}
+
+int64_t KVCache::num_ready() const {
+    return ahead_ ? std::max(num_written_, int64_t(ahead_->done()) / block_nbytes()) : 0;
 }
 
 void KVCache::read(int64_t layer, int64_t block, float* k, float* v) const {

@@ -20,7 +20,9 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
+#include "ahead.h"
 #include "memory.h"
 
 namespace quire {
@@ -63,9 +65,22 @@ public:
     // k, v: [block_size, G, D] float32.
     void read(int64_t layer, int64_t block, float* k, float* v) const;
 
+    // From now on as many blocks behind the last one ever written are made resident as cores have nothing else to do. Once only.
+    void keep_ahead(int64_t num_blocks);
+    // Somebody writes to `block`. One launch at a time: the caller holds the device.
+    void wrote(int64_t block) {
+        if (ahead_ && block >= num_written_) look_ahead(block + 1);
+    }
+    // Blocks, from the first on, that were written or made resident ahead of it.
+    int64_t num_ready() const;
+
 private:
+    void look_ahead(int64_t num_written);
+
     KvView view_{};
     Mapping memory_;
+    int64_t num_ahead_ = 0, num_written_ = 0;
+    std::unique_ptr<Ahead> ahead_;  // ends before the memory does
 };
 
 }  // namespace quire
