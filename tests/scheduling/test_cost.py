@@ -170,3 +170,25 @@ def test_the_shape_of_a_step() -> None:
     draw = Draw(SamplingParams(seed=0), (0,), [1], 1)
     step = Step(1, (Work(1, [5, 6, 7], 10, []), Work(2, [5], 20, [], draw)))
     assert shape_of(step) == StepShape(4, 1, 13 + 21, 11 + 12 + 13)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.03, 0.06])
+def test_no_more_steps_are_late_than_promised_in_the_first_minutes_nor_later(spread: float) -> None:
+    num_late, num_steps = 0, 0
+    for seed in range(8):
+        random, model = Random(seed), CostModel()
+        for _ in range(20):
+            shape = StepShape(8, 8, 500)
+            model.observe(shape, law(CPU, shape) * math.exp(random.gauss(0.0, spread)))
+        for number in range(240):
+            start = 48 * number % 4000
+            shape = StepShape(48, 8, 5000 + start, num_chunk_pairs(start, 40))
+            seconds = law(CPU, shape) * math.exp(random.gauss(0.0, spread))
+            num_late += seconds > model.late * (model.predict(shape) or 0.0)
+            num_steps += 1
+            model.observe(shape, seconds)
+        for number in range(1500):
+            model.observe(shape, law(CPU, shape) * math.exp(random.gauss(0.0, spread)))
+        assert 1.0 <= model.late < 1.3
+        assert spread or model.late < 1.1  # it does not stay cautious without reason
+    assert num_late <= 0.015 * num_steps
