@@ -187,7 +187,7 @@ def test_no_more_steps_are_late_than_promised_in_the_first_minutes_nor_later(spr
             num_late += seconds > model.late * (model.predict(shape) or 0.0)
             num_steps += 1
             model.observe(shape, seconds)
-        for number in range(1500):
+        for _ in range(1500):
             model.observe(shape, law(CPU, shape) * math.exp(random.gauss(0.0, spread)))
         assert 1.0 <= model.late < 1.3
         assert spread or model.late < 1.1  # it does not stay cautious without reason
