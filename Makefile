@@ -63,7 +63,7 @@ sanitize: $(VENV)/.installed-test ## run the op tests under AddressSanitizer and
 		--config-settings=install.strip=false --config-settings=build-dir=build/sanitize-objects .
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		PYTHONPATH=$(SANITIZED):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		PYTHONPATH=$(SANITIZED):$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'):$(CURDIR) \
 		$(BIN)/python -S -P -m pytest -q -p no:cacheprovider tests/ops $(ARGS)
 
 docs: $(VENV)/.installed ## write the generated pages of docs/ anew

@@ -79,8 +79,13 @@ template <> struct Rowwise<Bf16> : FloatRows {
     }
     static Vec weigh_some(Vec acc, const uint32_t* value, Pairs p, Seen seen) {
         const __m512i both = _mm512_set1_epi32(int(*value)), first = _mm512_and_si512(both, _mm512_set1_epi32(0xffff));
-        const __m512 one = _mm512_mask_dpbf16_ps(acc.v, seen.first, (__m512bh)first, (__m512bh)p.v);
-        return {_mm512_mask_dpbf16_ps(one, seen.both, (__m512bh)both, (__m512bh)p.v)};
+        return masked_dot(masked_dot(acc, first, p, seen.first), both, p, seen.both);
+    }
+    // As inline assembly: gcc 12 declares the intrinsic's mask with 8 bits, and where it does move it as such (-O1 with sanitizers
+    // did) the upper half of the lanes is lost.
+    static Vec masked_dot(Vec acc, __m512i value, Pairs p, __mmask16 mask) {
+        asm("vdpbf16ps %2, %1, %0%{%3%}" : "+v"(acc.v) : "v"(value), "v"(p.v), "Yk"(mask));
+        return acc;
     }
 #else
     struct Seen { int key; Vec limits; };
