@@ -78,6 +78,21 @@ class PrefixIndex:
             hits.append(block)
         return hits
 
+    def likely(self, tokens: SequenceOf[int], chain: Chain) -> int:
+        """About how many blocks `match` would find, from few looks: as many where prefixes lost nothing but ends."""
+        last, known = (len(tokens) - 1) // self.block_size, self._block_of
+        low, high = 0, 1  # the first `low` are found, the first `high` are not
+        while high <= last and self._name(tokens, chain, high - 1) in known:
+            low, high = high, 2 * high
+        high = min(high, last + 1)
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._name(tokens, chain, middle - 1) in known:
+                low = middle
+            else:
+                high = middle
+        return low
+
     def publish(self, tokens: SequenceOf[int], chain: Chain, number: int, block: int) -> bool:
         """Let others find `block`, which holds full block `number` of `tokens`; False if they find another one."""
         name = self._name(tokens, chain, number)

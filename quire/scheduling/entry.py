@@ -2,13 +2,14 @@
 
 next in turn     fits: admitted        does not fit: looked past, for at most MAX_PASSED others in its whole wait,
                                        and by other tenants only as far as the bound on their service allows
+of its tenant    who finds most of itself in the cache goes before it, within the bounds of `warm.py`
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quire.scheduling import policy, sharing
+from quire.scheduling import policy, sharing, warm
 from quire.scheduling.accounts import Account, Accounts
 from quire.scheduling.growth import OutputLengths, peak_growth
 from quire.scheduling.holdings import Holdings
@@ -62,15 +63,26 @@ class Entry:
         futures = [self._future(seat) for seat in present]
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
+        cooler: list[Seat] = []
+        looks_for_warmer = self._rule.may_pass and self._holdings.prefix is not None
+        cached: dict[int, int] = {}  # of whom was looked at
         while rows and (seat := line.next(skipped)) is not None:
+            if looks_for_warmer:
+                seat, cooler = self._warmest(seat, skipped.get(seat.account, 0), cached)
             hits = self._holdings.match(seat)
             if seat.num_rows <= rows and self._fits(seat, hits, promised, futures) and self._may_pass(seat, passed):
                 for other in passed:
                     other.num_passed += 1
+                for other in cooler:
+                    other.num_warmer += 1
+                    other.num_warmer_tokens += len(seat.tokens) - len(hits) * self._limits.block_size
                 yield seat, hits
                 rows -= seat.num_rows
                 promised += self._num_wanted(seat)
                 futures += [self._future(seat)] * seat.num_rows
+                continue
+            if cooler:
+                looks_for_warmer, cooler = False, []  # no room for it, and looking at more of them takes time
                 continue
             passed.append(seat)
             skipped[seat.account] = skipped.get(seat.account, 0) + 1
@@ -100,6 +112,23 @@ class Entry:
                 if not leaving:
                     return
             yield seat, hits, leaving
+
+    def _warmest(self, first: Seat, number: int, cached: dict[int, int]) -> tuple[Seat, list[Seat]]:
+        """Who of the queue of `first`, which stands there at `number`, goes first, and whom it passes."""
+        queue = self._line.queue_of(first.account)[number : number + warm.WINDOW]
+        best = warm.warmest(self._standing(seat, cached) for seat in queue)
+        return queue[best], queue[:best]
+
+    def _standing(self, seat: Seat, cached: dict[int, int]) -> warm.Standing:
+        if seat.id not in cached:
+            cached[seat.id] = self._holdings.num_likely(seat)
+        num_cached = cached[seat.id]
+        num_missing, request = len(seat.tokens) - num_cached, seat.request
+        num_patient = num_missing - seat.num_warmer_tokens
+        # Whoever has begun, or was told when its first token comes, keeps its turn.
+        if seat.num_reached or seat.started or request.deadline_s is not None or seat.num_warmer >= warm.MAX_WARMER:
+            num_patient = 0
+        return warm.Standing(num_cached, num_missing, num_patient, request.priority)
 
     @property
     def _num_moves(self) -> int:

@@ -60,6 +60,14 @@ class Holdings:
             seat.chain = _start(self.prefix, seat)
         return self.prefix.match(seat.tokens, seat.chain)
 
+    def num_likely(self, seat: Seat) -> int:
+        """About how many tokens at the beginning of `seat`, which holds no block yet, `match` would find."""
+        if self.prefix is None or seat.owes_prompt_logprobs:
+            return 0
+        if seat.chain is None:
+            seat.chain = _start(self.prefix, seat)
+        return self.prefix.likely(seat.tokens, seat.chain) * self.block_size
+
     def num_idle_without(self, blocks: list[int]) -> int:
         """Blocks that could be taken after `blocks` were shared."""
         return self.pool.num_idle - sum(1 for block in blocks if self.pool.num_owners(block) == 0)

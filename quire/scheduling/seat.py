@@ -20,7 +20,8 @@ NO_WORK = Work(0, (), 0, ())
 class Seat(Sequence):
     """A sequence in the line, at its `place` while it runs and its `turn` while it `waits`; both never change.
 
-    `num_passed` requests were admitted before it because it did not fit. `num_reached` tokens were computed when it was
+    `num_passed` requests were admitted before it because it did not fit, `num_warmer` because more of them was cached:
+    these had `num_warmer_tokens` to compute. `num_reached` tokens were computed when it was
     put back last. `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone.
     `num_rows` are the rows that it will fill, once its samples part or its beams are awake.
     `num_told` prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been
@@ -41,6 +42,8 @@ class Seat(Sequence):
     turn: Place = (0.0, 0, 0)
     waits: bool = False
     num_passed: int = 0
+    num_warmer: int = 0
+    num_warmer_tokens: int = 0
     num_reached: int = 0
     indices: tuple[int, ...] = (0,)
     chain: Chain | None = None

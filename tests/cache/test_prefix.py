@@ -163,3 +163,18 @@ def test_two_share_a_block_if_and_only_if_they_may(
             break
         expected += 1
     assert found == expected
+
+
+@given(st.integers(0, 40), st.integers(0, 40))
+def test_what_is_likely_found_is_found_where_only_ends_are_missing(num_known: int, num_asked: int) -> None:
+    known, asked = list(range(4 * num_known)), list(range(4 * num_asked + 1))
+    index = published(known)
+    chain = index.start(b"")
+    assert index.likely(asked, chain) == len(found(index, asked)) == min(num_known, num_asked)
+    assert len(chain.names) <= 2 * (num_known + 1), "and no more is named than twice as much"
+
+
+def test_what_has_lost_its_beginning_is_never_likely_to_be_found_further_than_it_goes() -> None:
+    index = published(list(range(40)))
+    index.forget(10)
+    assert index.likely(list(range(41)), index.start(b"")) == 0
