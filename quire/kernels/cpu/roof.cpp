@@ -74,7 +74,7 @@ struct Int8 {
         asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
         return acc;
     }
-    static inline float value(Acc acc) { return float(_mm512_reduce_add_epi32(acc)); }
+    static inline float value(Acc acc) { return float(_mm_cvtsi128_si32(_mm512_castsi512_si128(acc))); }
 };
 #elif QUIRE_ISA_avx2
 using Bfloat16 = Float32;
