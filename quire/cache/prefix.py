@@ -80,7 +80,10 @@ class PrefixIndex:
 
     def likely(self, tokens: SequenceOf[int], chain: Chain) -> int:
         """About how many blocks `match` would find, from few looks: as many where prefixes lost nothing but ends."""
-        last, known = (len(tokens) - 1) // self.block_size, self._block_of
+        names, known = chain.names, self._block_of
+        if names and names[0] not in known:
+            return 0
+        last = (len(tokens) - 1) // self.block_size
         low, high = 0, 1  # the first `low` are found, the first `high` are not
         while high <= last and self._name(tokens, chain, high - 1) in known:
             low, high = high, 2 * high

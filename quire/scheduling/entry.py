@@ -116,19 +116,14 @@ class Entry:
     def _warmest(self, first: Seat, number: int, cached: dict[int, int]) -> tuple[Seat, list[Seat]]:
         """Who of the queue of `first`, which stands there at `number`, goes first, and whom it passes."""
         queue = self._line.queue_of(first.account)[number : number + warm.WINDOW]
-        best = warm.warmest(self._standing(seat, cached) for seat in queue)
+        for seat in queue:
+            if seat.id not in cached:
+                cached[seat.id] = self._holdings.num_likely(seat)
+        counts = [cached[seat.id] for seat in queue]
+        if max(counts) <= counts[0]:
+            return first, []
+        best = warm.warmest(map(_standing, queue, counts))
         return queue[best], queue[:best]
-
-    def _standing(self, seat: Seat, cached: dict[int, int]) -> warm.Standing:
-        if seat.id not in cached:
-            cached[seat.id] = self._holdings.num_likely(seat)
-        num_cached = cached[seat.id]
-        num_missing, request = len(seat.tokens) - num_cached, seat.request
-        num_patient = num_missing - seat.num_warmer_tokens
-        # Whoever has begun, or was told when its first token comes, keeps its turn.
-        if seat.num_reached or seat.started or request.deadline_s is not None or seat.num_warmer >= warm.MAX_WARMER:
-            num_patient = 0
-        return warm.Standing(num_cached, num_missing, num_patient, request.priority)
 
     @property
     def _num_moves(self) -> int:
@@ -199,3 +194,12 @@ class Entry:
         mine = [other for other in self._line.running if other.account is account]
         pledged = sum([other.worst_charge for other in mine]) + seat.worst_charge
         return account.service + pledged / account.weight <= min(behind) + bound
+
+
+def _standing(seat: Seat, num_cached: int) -> warm.Standing:
+    num_missing, request = len(seat.tokens) - num_cached, seat.request
+    num_patient = num_missing - seat.num_warmer_tokens
+    # Whoever has begun, or was told when its first token comes, keeps its turn.
+    if seat.num_reached or seat.started or request.deadline_s is not None or seat.num_warmer >= warm.MAX_WARMER:
+        num_patient = 0
+    return warm.Standing(num_cached, num_missing, num_patient, request.priority)

@@ -62,7 +62,7 @@ class Holdings:
 
     def num_likely(self, seat: Seat) -> int:
         """About how many tokens at the beginning of `seat`, which holds no block yet, `match` would find."""
-        if self.prefix is None or seat.owes_prompt_logprobs:
+        if self.prefix is None or not len(self.prefix) or seat.owes_prompt_logprobs:
             return 0
         if seat.chain is None:
             seat.chain = _start(self.prefix, seat)

@@ -130,9 +130,8 @@ def test_blocks_behind_the_last_written_one_become_resident_by_themselves():
     write(device, kv, 0, [32 * 20, 5], seed=0)  # a step begins with layer 0
     assert ready(kv, 29) == 29
     grown = resident_bytes() - before
-    assert (
-        16 * kv.block_nbytes < grown < 32 * kv.block_nbytes
-    )  # what was skipped counts as written, and is not resident
+    # What was skipped counts as written, and is not resident.
+    assert 16 * kv.block_nbytes < grown < 32 * kv.block_nbytes
     write(device, kv, 0, [32 * 60], seed=0)
     assert ready(kv, 64) == 64  # not beyond the end
 
