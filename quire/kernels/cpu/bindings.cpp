@@ -52,7 +52,10 @@ void linear(Device& device, Array<const float, 2> x, const PackedWeight& weight,
     const Linear args{x.data(),   weight.data.as<void>(), bias ? bias->data() : nullptr, out.data(), rows, weight.n, weight.k,
                       accumulate, input_of(norm_weight, eps, silu, weight.k), int32_t(weight.group), weight.symmetric};
     const auto kernel = kernel_of(device.kernels, weight.type);
-    launch(device, [=](Runtime& runtime) { kernel(runtime, args); });
+    // More rows compute while their tiles fetch (qlinear.h): there nothing is gained by what waiting threads could fetch.
+    const Stretch whole = stretch_of(weight.data.as<void>(), weight.panels(), weight.panel_bytes(), device.pool.num_threads());
+    const Stretch reads = rows <= kStreamedRows ? whole : Stretch{};
+    launch(device, [=](Runtime& runtime) { kernel(runtime, args); }, reads);
 }
 
 // Whether starts are those of `count` names of `rows` rows.

@@ -51,14 +51,14 @@ inline Indices indices_of(const Array<const int32_t, 1>& array) { return {array.
 // also added to the program, so f captures by value alone ([=]; pointers into arguments that def_op keeps). f may throw require's
 // errors: checks of what an array holds (indices) stand inside f, checks of shapes before the launch.
 template <class F>
-void launch(Device& device, const F& f) {
+void launch(Device& device, const F& f, const Stretch& reads = {}) {
     Program* const program = device.recording.program();
     if (program && !device.recording.keeps) throw std::runtime_error("this call cannot be recorded");
     {
         nb::gil_scoped_release release;
         device.launch(f);
     }
-    if (program) program->add(f);
+    if (program) program->add(f, reads);
 }
 
 // Keeps alive what a recorded launch points into: nothing for numbers, else the array or the object that Python holds.

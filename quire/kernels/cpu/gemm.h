@@ -20,7 +20,6 @@ constexpr int64_t kStepBytes = 192;  // of weights, in both formats: three cache
 constexpr int64_t kOwnPace = 3;     // up to here a single block of rows leaves fetching to the processor
 constexpr int64_t kFewRows = 5;     // up to here it only waits for memory
 constexpr int64_t kAhead = 32;      // and prefetches this many steps ahead of itself, into L1
-constexpr int64_t kChunkBytes = 1 << 18;  // of weights: what another thread can take over when few rows are multiplied
 
 // acc[R][V vectors] (+)= a[steps][R][kDepth] * w[steps][V vectors of a panel][kDepth]; prefetches kLines lines a step from `ahead`.
 template <class P, int R, int V, int kLines>
@@ -169,9 +168,8 @@ void linear(Runtime& runtime, const Linear& g) {
     const int64_t panels = ceil_div(g.n, kPanel);
     const typename P::A* a = packed_rows<P>(runtime, g);
     const int64_t row_tasks = ceil_div(g.rows, kTaskRows);
-    // Few rows: several panels a chunk, as one stream.
     const int64_t panel_bytes = ceil_div(g.k, P::kDepth) * kStepBytes;
-    const int64_t panels_per_chunk = row_tasks == 1 && panel_bytes < kChunkBytes ? kChunkBytes / panel_bytes : 1;
+    const int64_t panels_per_chunk = row_tasks == 1 ? panels_of_chunk(panels, panel_bytes, runtime.pool.num_threads()) : 1;
     const int64_t panel_chunks = ceil_div(panels, panels_per_chunk);
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t begin = chunk / row_tasks * panels_per_chunk, first = chunk % row_tasks * kTaskRows;

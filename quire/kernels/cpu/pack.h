@@ -28,6 +28,7 @@ struct PackedWeight {
     int64_t panels() const { return (n + kPanel - 1) / kPanel; }
     int64_t depth() const { return type == WeightType::bf16 ? 2 : 1; }                   // of bf16 and float32
     int64_t panel_elements() const { return (k + depth() - 1) / depth() * kPanel * depth(); }  // likewise
+    int64_t panel_bytes() const { return quantized() ? q_panel_bytes(qformat()) : panel_elements() * (type == WeightType::bf16 ? 2 : 4); }
     QFormat qformat() const { return {k, type == WeightType::int8 ? 8 : 4, int32_t(group), symmetric}; }  // of planes: the high one's
     size_t expected_bytes() const;
 

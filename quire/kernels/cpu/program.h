@@ -18,17 +18,32 @@ namespace quire {
 class Program {
 public:
     void keep(std::shared_ptr<const void> owner) { kept_.push_back(std::move(owner)); }
-    void add(std::function<void(Runtime&)> launch) { launches_.push_back(std::move(launch)); }
+    // `reads`: what of its weight a launch reads, if it says so.
+    void add(std::function<void(Runtime&)> launch, const Stretch& reads) {
+        launches_.push_back({std::move(launch), reads.data != nullptr});
+        if (reads.data) reads_.push_back(reads);
+    }
     size_t size() const { return launches_.size(); }
 
-    // All launches in order; what one throws ends it.
+    // All launches in order; what one throws ends it. Threads that wait fetch the beginning of what the next launch with a weight
+    // reads; after the last one, of what the first one will read in the next replay.
     void run(Runtime& runtime) const {
-        for (const auto& launch : launches_) launch(runtime);
+        size_t num_begun = 0;  // of those with a weight
+        for (const auto& launch : launches_) {
+            if (launch.has_weight) runtime.pool.expect(reads_[++num_begun % reads_.size()]);
+            launch.run(runtime);
+        }
     }
 
 private:
+    struct Launch {
+        std::function<void(Runtime&)> run;
+        bool has_weight;
+    };
+
     std::vector<std::shared_ptr<const void>> kept_;
-    std::vector<std::function<void(Runtime&)>> launches_;
+    std::vector<Launch> launches_;
+    std::vector<Stretch> reads_;  // of those with a weight, in order
 };
 
 // Which program a device's launches are added to. Only touched with Python's lock held. Launches of other threads than the one that

@@ -139,9 +139,7 @@ void q_linear(Runtime& runtime, const Linear& g, char* scratch, const Made& made
     q.section = q_section(q.format);
     round_rows<P>(runtime, q, scratch);
     const int64_t panels = ceil_div(g.n, kPanel), row_tasks = ceil_div(g.rows, kTaskRows);
-    // Few rows: several panels a chunk, as one stream. Sixteen chunks a thread leave work to steal.
-    const int64_t most = 16 * runtime.pool.num_threads();
-    const int64_t panels_per_chunk = row_tasks == 1 && panels > most ? panels / most : 1;
+    const int64_t panels_per_chunk = row_tasks == 1 ? panels_of_chunk(panels, q_panel_bytes(q.format), runtime.pool.num_threads()) : 1;
     const int64_t panel_chunks = ceil_div(panels, panels_per_chunk);
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t begin = chunk / row_tasks * panels_per_chunk, first = chunk % row_tasks * kTaskRows;

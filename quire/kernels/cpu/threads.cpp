@@ -7,6 +7,8 @@ namespace {
 
 constexpr uint32_t kOpen = 1u << 31;
 constexpr auto kSpin = std::chrono::microseconds(50);
+constexpr int64_t kMostAhead = 1 << 18;  // bytes of its share that a waiting thread fetches: L2 holds other things too
+constexpr int kLinesAhead = 4;           // between two looks at whether it still has to wait
 constexpr auto kYield = std::chrono::microseconds(1000);
 
 inline void pause() {
@@ -58,7 +60,7 @@ void Pool::run(int64_t num_chunks, Task task, const void* context) {
     gate_.fetch_and(~kOpen, std::memory_order_acq_rel);
     for (int spins = 0; gate_.load(std::memory_order_acquire) != 0; ++spins) {
         // A worker inside holds the last chunks. If its core was taken away, give it ours.
-        if (spins < 2000) pause();
+        if (spins < 2000) fetch_or_pause(0);
         else std::this_thread::yield();
     }
 }
@@ -75,14 +77,39 @@ void Pool::work(int thread) {
     }
 }
 
-uint32_t Pool::wait_for_launch(uint32_t seen) {
+void Pool::expect(const Stretch& stretch) {
+    if (num_threads_ == 1) return;
+    expected_.store(stretch.data, std::memory_order_relaxed);
+    chunk_bytes_.store(stretch.chunk_bytes, std::memory_order_relaxed);
+    num_chunks_.store(stretch.num_chunks, std::memory_order_relaxed);
+    expectation_.fetch_add(1, std::memory_order_release);
+}
+
+// What is expected may change while somebody reads it: who reads half of it before and half after fetches what nobody wants, and
+// no more than that, as fetching touches nothing.
+void Pool::fetch_or_pause(int thread) {
+    Share& share = shares_[thread];
+    const uint32_t now = expectation_.load(std::memory_order_acquire);
+    if (share.expectation != now) {
+        share.expectation = now;
+        const int64_t chunks = num_chunks_.load(std::memory_order_relaxed), each = chunk_bytes_.load(std::memory_order_relaxed);
+        const int64_t first = chunks * thread / num_threads_, bytes = (chunks * (thread + 1) / num_threads_ - first) * each;
+        share.ahead = expected_.load(std::memory_order_relaxed) + first * each;
+        share.ahead_end = share.ahead + (bytes < kMostAhead ? bytes : kMostAhead);
+    }
+    if (share.ahead >= share.ahead_end) return pause();
+    for (int line = 0; line < kLinesAhead; ++line) __builtin_prefetch(share.ahead + 64 * line, 0, 2);
+    share.ahead += 64 * kLinesAhead;
+}
+
+uint32_t Pool::wait_for_launch(int thread, uint32_t seen) {
     const auto begin = std::chrono::steady_clock::now();
     for (auto waited = begin - begin; waited < kYield; waited = std::chrono::steady_clock::now() - begin) {
         if (waited > kSpin) std::this_thread::yield();
         for (int i = 0; i < 32; ++i) {
             const uint32_t now = launches_.load(std::memory_order_acquire);
             if (now != seen) return now;
-            pause();
+            fetch_or_pause(thread);
         }
     }
     launches_.wait(seen, std::memory_order_acquire);
@@ -92,7 +119,7 @@ uint32_t Pool::wait_for_launch(uint32_t seen) {
 void Pool::worker(int thread) {
     uint32_t seen = 0;
     while (!stop_.load(std::memory_order_acquire)) {
-        seen = wait_for_launch(seen);
+        seen = wait_for_launch(thread, seen);
         placement_.arrived(thread);
         uint32_t gate = gate_.load(std::memory_order_acquire);
         while (gate & kOpen) {
