@@ -9,6 +9,7 @@ A cached block keeps its content, and may be shared again, until it is taken for
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 
 from quire.errors import InternalError
 
@@ -77,23 +78,34 @@ class BlockPool:
 
     def release(self, block: int) -> bool:
         """Own `block` no more; True if nobody does now."""
-        if self._owners[block] < 1:
-            raise InternalError("a block was released that nobody owns", got=block)
-        self._owners[block] -= 1
-        if self._owners[block]:
-            return False
-        self._idle[block] = None
-        if self._kept[block]:
-            self.num_cached += 1
-        else:
-            self._idle.move_to_end(block, last=False)
-        return True
+        return self.release_many((block,))[0]
 
-    def keep(self, block: int) -> None:
-        """Mark an owned block's content as worth keeping: once idle it is cached, not free."""
-        if self._owners[block] < 1:
-            raise InternalError("a block was kept that nobody owns", got=block)
-        self._kept[block] = 1
+    def release_many(self, blocks: Sequence[int]) -> list[bool]:
+        """`release` of each of `blocks`, in their order: a sequence that ends lets go of hundreds at once."""
+        idle, kept, owners = self._idle, self._kept, self._owners
+        freed = []
+        for block in blocks:
+            num_owners = owners[block] - 1
+            if num_owners < 0:
+                raise InternalError("a block was released that nobody owns", got=block)
+            owners[block] = num_owners
+            freed.append(not num_owners)
+            if num_owners:
+                continue
+            idle[block] = None
+            if kept[block]:
+                self.num_cached += 1
+            else:
+                idle.move_to_end(block, last=False)
+        return freed
+
+    def keep(self, blocks: Iterable[int]) -> None:
+        """Mark the content of owned blocks as worth keeping: once idle they are cached, not free."""
+        owners, kept = self._owners, self._kept
+        for block in blocks:
+            if owners[block] < 1:
+                raise InternalError("a block was kept that nobody owns", got=block)
+            kept[block] = 1
 
     def discard(self, block: int) -> None:
         """Undo `keep` for an owned block whose content turned out to be bad."""

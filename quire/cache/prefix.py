@@ -13,6 +13,7 @@ same bytes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from hashlib import sha256
 
@@ -96,16 +97,29 @@ class PrefixIndex:
                 high = middle
         return low
 
-    def publish(self, tokens: SequenceOf[int], chain: Chain, number: int, block: int) -> bool:
-        """Let others find `block`, which holds full block `number` of `tokens`; False if they find another one."""
-        name = self._name(tokens, chain, number)
-        if name in self._block_of:
-            return False
-        if block in self._name_of:
-            raise InternalError("a published block was published as something else", got=block)
-        self._block_of[name] = block
-        self._name_of[block] = name
-        return True
+    def first_name(self, tokens: SequenceOf[int], chain: Chain) -> bytes:
+        """The name of the first block, which `tokens` fill."""
+        return chain.names[0] if chain.names else self._name(tokens, chain, 0)
+
+    def is_new(self, names: Iterable[bytes]) -> bool:
+        """Whether nothing is published under any of `names`."""
+        return self._block_of.keys().isdisjoint(names)
+
+    def publish(self, tokens: SequenceOf[int], chain: Chain, number: int, blocks: SequenceOf[int]) -> list[int]:
+        """Let others find `blocks`, which hold `tokens` from full block `number` on; those that they find, and not
+        another one of the same name."""
+        block_of, name_of, names, found = self._block_of, self._name_of, chain.names, []
+        self._name(tokens, chain, number + len(blocks) - 1)
+        for place, block in enumerate(blocks, number):
+            name = names[place]
+            if name in block_of:
+                continue
+            if block in name_of:
+                raise InternalError("a published block was published as something else", got=block)
+            block_of[name] = block
+            name_of[block] = name
+            found.append(block)
+        return found
 
     def forget(self, block: int) -> None:
         """The content of `block` is gone; blocks nobody published are nothing to forget."""

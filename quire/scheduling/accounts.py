@@ -19,7 +19,8 @@ MAX_IDLE = 4096  # tenants that are remembered while they ask for nothing
 class Account:
     """One tenant: `service` is what it was charged with, divided by its weight; `num_seats` of its sequences are here.
 
-    `output_price` and `held_price` are the prices of a draw, divided by the weight.
+    `output_price` and `held_price` are the prices of a draw, divided by the weight. Those of its sequences that run
+    fill `num_rows` and hold `num_blocks`, a block that two of them share counted twice.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Account:
     num_seats: int = 0
     output_price: float = policy.OUTPUT_PRICE
     held_price: float = policy.HELD_PRICE
+    num_rows: int = 0
+    num_blocks: int = 0
 
     def charge(self, amount: float) -> None:
         """Count `amount` of service."""

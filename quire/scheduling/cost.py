@@ -130,10 +130,13 @@ class CostModel:
         """Seconds that a step of this shape will take; None before the first sample."""
         if not self.num_samples:
             return None
+        return self.seconds(shape.num_tokens, shape.num_draws, shape.num_context_tokens, shape.num_pairs)
+
+    def seconds(self, num_tokens: int, num_draws: int, num_context_tokens: int, num_pairs: int) -> float:
+        """The same of a shape that is looked at once, among others; 0 before the first sample."""
         fixed, token, extra, draw, context, pair = self._theta
-        count = shape.num_tokens
-        seconds = fixed + token * count + draw * shape.num_draws + context * shape.num_context_tokens
-        return seconds + pair * shape.num_pairs + (extra * (count - self._knee) if count > self._knee else 0.0)
+        seconds = fixed + token * num_tokens + draw * num_draws + context * num_context_tokens
+        return seconds + pair * num_pairs + (extra * (num_tokens - self._knee) if num_tokens > self._knee else 0.0)
 
     def observe(self, shape: StepShape, seconds: float) -> float | None:
         """Learn that a step of this shape took `seconds`; what was predicted for it. No duration teaches nothing."""

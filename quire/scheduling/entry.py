@@ -56,11 +56,12 @@ class Entry:
             self._patience -= 1
             return
         present = self._present()
+        if len(present) >= self._limits.max_num_seqs:
+            return
         rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in present])
         if rows < 1:
             return
-        promised = self._num_promised(present)
-        futures = [self._future(seat) for seat in present]
+        ahead = _Ahead(self._num_promised(present), self._futures(present))
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
         cooler: list[Seat] = []
@@ -70,7 +71,7 @@ class Entry:
             if looks_for_warmer:
                 seat, cooler = self._warmest(seat, skipped.get(seat.account, 0), cached)
             hits = self._holdings.match(seat)
-            if seat.num_rows <= rows and self._fits(seat, hits, promised, futures) and self._may_pass(seat, passed):
+            if seat.num_rows <= rows and self._fits(seat, hits, ahead) and self._may_pass(seat, passed):
                 for other in passed:
                     other.num_passed += 1
                 for other in cooler:
@@ -78,8 +79,7 @@ class Entry:
                     other.num_warmer_tokens += len(seat.tokens) - len(hits) * self._limits.block_size
                 yield seat, hits
                 rows -= seat.num_rows
-                promised += self._num_wanted(seat)
-                futures += [self._future(seat)] * seat.num_rows
+                ahead.add(self._num_wanted(seat), self._futures([seat]) * seat.num_rows)
                 continue
             if cooler:
                 looks_for_warmer, cooler = False, []  # no room for it, and looking at more of them takes time
@@ -97,25 +97,30 @@ class Entry:
         With the blocks of its beginning, and those of tenants over their share who make way for it.
         """
         line = self._line
+        taken: Room | None = None
         while line.num_waiting and self._rule.by_tenant and len(active := self._accounts.active) > 1:
             seat = line.next({})
             if seat is None or seat.num_output:
                 return
-            hits = self._holdings.match(seat)
             wanted = Room(seat.num_rows, self._num_wanted(seat))
-            if not sharing.is_under_share(seat, wanted, line.running, active, self._whole):
+            if not sharing.is_under_share(seat.account, wanted, active, self._whole):
                 return
-            missing = self._missing(wanted, hits)
+            taken = taken or self._taken(line.running)
+            hits = self._holdings.match(seat)
+            missing = self._missing(wanted, hits, taken)
             leaving: list[Seat] = []
             if missing.rows > 0 or missing.blocks > 0:
                 leaving = sharing.who_makes_way(missing, line.running, active, self._whole, self._holdings)
                 if not leaving:
                     return
             yield seat, hits, leaving
+            taken = None if leaving else Room(taken.rows + seat.num_rows, taken.blocks + self._num_wanted(seat))
 
     def _warmest(self, first: Seat, number: int, cached: dict[int, int]) -> tuple[Seat, list[Seat]]:
         """Who of the queue of `first`, which stands there at `number`, goes first, and whom it passes."""
         queue = self._line.queue_of(first.account)[number : number + warm.WINDOW]
+        if not cached and self._holdings.are_strangers(queue):
+            return first, []
         for seat in queue:
             if seat.id not in cached:
                 cached[seat.id] = self._holdings.num_likely(seat)
@@ -137,11 +142,13 @@ class Entry:
         """Blocks besides `hits` that would be idle if everyone made way who has to."""
         return self._holdings.num_only_of(self._behind.running, hits) if self._behind is not None else 0
 
-    def _missing(self, wanted: Room, hits: list[int]) -> Room:
-        running = self._line.running
-        rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in running])
-        promised = self._num_promised(running) + self._watermark
-        blocks = self._holdings.num_idle_without(hits) + self._num_behind(hits) - promised
+    def _taken(self, seats: list[Seat]) -> Room:
+        """Rows that `seats` fill, and blocks that they will take for what they owe now."""
+        return Room(sum([seat.num_rows for seat in seats]), self._num_promised(seats))
+
+    def _missing(self, wanted: Room, hits: list[int], taken: Room) -> Room:
+        rows = self._limits.max_num_seqs - taken.rows
+        blocks = self._holdings.num_idle_without(hits) + self._num_behind(hits) - taken.blocks - self._watermark
         return Room(wanted.rows - rows, wanted.blocks - len(hits) - blocks)
 
     def _num_promised(self, seats: list[Seat]) -> int:
@@ -157,29 +164,31 @@ class Entry:
         """Blocks that each sequence beside the first takes to go its own way: a copy, or what beams had drawn."""
         return 1 + (seat.num_output // self._limits.block_size if seat.company else 0)
 
-    def _fits(self, seat: Seat, hits: list[int], promised: int, futures: list[tuple[int, int]]) -> bool:
+    def _fits(self, seat: Seat, hits: list[int], ahead: _Ahead) -> bool:
         """True if there is room for what everyone owes now, and for the peak of what they are expected to draw."""
-        if not futures:
+        if not ahead.futures:
             return True
-        wanted = self._num_wanted(seat) - len(hits) + promised + self._watermark
+        wanted = self._num_wanted(seat) - len(hits) + ahead.num_promised + self._watermark
         room = self._holdings.num_idle_without(hits) - wanted
         if room < 0 and self._behind is None:
             return False
-        together = futures + [self._future(seat)] * seat.num_rows
-        size = self._limits.block_size
-        growth = sum([num_left for num_left, _ in together]) // size
+        size, mine = self._limits.block_size, self._futures([seat]) * seat.num_rows
+        growth = (ahead.num_left + mine[0][0] * seat.num_rows) // size
         if growth > room:
-            growth = min(growth, peak_growth(together, size))
+            growth = min(growth, peak_growth(ahead.futures + mine, size))
         return growth <= room or growth <= room + self._num_behind(hits)
 
-    def _future(self, seat: Seat) -> tuple[int, int]:
-        """Tokens that each sample of `seat` is expected to draw still, and the blocks that it holds."""
-        num_tokens, request = len(seat.tokens), seat.request
-        most = seat.last_len - num_tokens
-        num_left = most
-        if not request.params.ignore_eos:
-            num_left = self.lengths.num_left(num_tokens - len(request.prompt), most)
-        return num_left, len(seat.blocks) or self._limits.num_blocks(len(seat.tokens))
+    def _futures(self, seats: list[Seat]) -> list[tuple[int, int]]:
+        """Of each of `seats` the tokens that a sample of it is expected to draw still, and the blocks that it holds."""
+        num_left, size = self.lengths.num_left, self._limits.block_size
+        futures = []
+        for seat in seats:
+            num_tokens = len(seat.tokens)
+            left = seat.last_len - num_tokens
+            if seat.ends_by_itself:
+                left = num_left(num_tokens - len(seat.request.prompt), left)
+            futures.append((left, len(seat.blocks) or -(-num_tokens // size)))
+        return futures
 
     def _may_pass(self, seat: Seat, passed: list[Seat]) -> bool:
         """True if the service of the tenant of `seat`, with all that it can still be charged with, stays within the
@@ -194,6 +203,24 @@ class Entry:
         mine = [other for other in self._line.running if other.account is account]
         pledged = sum([other.worst_charge for other in mine]) + seat.worst_charge
         return account.service + pledged / account.weight <= min(behind) + bound
+
+
+class _Ahead:
+    """What those who run will still take: `num_promised` blocks for what they owe now, and then `num_left` tokens in
+    all as their `futures` say."""
+
+    __slots__ = ("futures", "num_left", "num_promised")
+
+    def __init__(self, num_promised: int, futures: list[tuple[int, int]]) -> None:
+        self.num_promised = num_promised
+        self.futures = futures
+        self.num_left = sum([num_left for num_left, _ in futures])
+
+    def add(self, num_promised: int, futures: list[tuple[int, int]]) -> None:
+        """One more runs."""
+        self.num_promised += num_promised
+        self.futures += futures
+        self.num_left += sum([num_left for num_left, _ in futures])
 
 
 def _standing(seat: Seat, num_cached: int) -> warm.Standing:

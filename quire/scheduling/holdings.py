@@ -13,7 +13,10 @@ from itertools import chain
 from quire.cache.blocks import BlockPool
 from quire.cache.prefix import Chain, PrefixIndex
 from quire.errors import InternalError
+from quire.scheduling.accounts import Account
 from quire.scheduling.seat import Seat
+
+NO_NAME = b""  # of what is never published
 
 
 class Holdings:
@@ -60,6 +63,11 @@ class Holdings:
             seat.chain = _start(self.prefix, seat)
         return self.prefix.match(seat.tokens, seat.chain)
 
+    def are_strangers(self, seats: Iterable[Seat]) -> bool:
+        """Whether nobody holds the first block of any of `seats`: most often so, and seen at a look each."""
+        prefix = self.prefix
+        return prefix is None or prefix.is_new([seat.opening or _opening(prefix, seat) for seat in seats])
+
     def num_likely(self, seat: Seat) -> int:
         """About how many tokens at the beginning of `seat`, which holds no block yet, `match` would find."""
         if self.prefix is None or not len(self.prefix) or seat.owes_prompt_logprobs:
@@ -90,6 +98,7 @@ class Holdings:
                 self.num_filled += self.block_size
             self.pool.share(block)
         seat.blocks = hits
+        seat.account.num_blocks += len(hits)
         seat.num_named = len(hits)
         seat.num_computed = len(hits) * self.block_size
 
@@ -99,6 +108,7 @@ class Holdings:
         num_more = -(-end // self.block_size) - len(seat.blocks)
         if num_more > 0:
             seat.blocks += self._take_many(num_more)
+            seat.account.num_blocks += num_more
         return copy
 
     def extend(self, seat: Seat) -> bool:
@@ -106,6 +116,7 @@ class Holdings:
         if not self.pool.num_idle:
             return False
         seat.blocks.append(self._take())
+        seat.account.num_blocks += 1
         return True
 
     def advance(self, seat: Seat, num_tokens: int) -> None:
@@ -117,17 +128,24 @@ class Holdings:
 
     def offer(self, seat: Seat) -> None:
         """A block of `seat` has just become full: others may find it."""
-        if self.prefix is not None:
-            self._publish(self.prefix, seat)
+        first, end = seat.num_named, seat.num_computed // self.block_size
+        if self.prefix is None or first >= end:
+            return
+        if seat.chain is None:
+            seat.chain = _start(self.prefix, seat)
+        self.pool.keep(self.prefix.publish(seat.tokens, seat.chain, first, seat.blocks[first:end]))
+        seat.num_named = end
 
     def fork(self, parent: Seat, child: Seat) -> None:
         """`child` holds what `parent` holds."""
         for block in parent.blocks:
             self.pool.share(block)
         child.blocks = parent.blocks.copy()
+        child.account.num_blocks += len(child.blocks)
         child.num_computed = parent.num_computed
         child.num_named = parent.num_named
         child.chain = parent.chain.copy() if parent.chain is not None else None
+        child.opening = parent.opening
 
     def branch(self, parent: Seat, child: Seat, num_tokens: int) -> None:
         """`child`, which holds nothing, holds the full blocks of the first `num_tokens` of `parent`.
@@ -138,17 +156,19 @@ class Holdings:
         child.blocks = parent.blocks[:num_blocks]
         for block in child.blocks:
             self.pool.share(block)
+        child.account.num_blocks += num_blocks
         child.num_computed = num_blocks * self.block_size
         child.num_named = min(num_blocks, parent.num_named)
-        child.chain = None
+        child.chain, child.opening = None, NO_NAME
 
     def let_go(self, seat: Seat) -> None:
         """`seat` holds nothing. Its last block is released first, so that the longest prefixes survive longest."""
-        size, release = self.block_size, self.pool.release
-        num_full, num_last = divmod(seat.num_computed, size)
-        for number in range(len(seat.blocks) - 1, -1, -1):
-            if release(seat.blocks[number]):
-                self.num_filled -= size if number < num_full else num_last if number == num_full else 0
+        num_full, num_last = divmod(seat.num_computed, self.block_size)
+        freed = self.pool.release_many(seat.blocks[::-1])[::-1]
+        self.num_filled -= self.block_size * sum(freed[:num_full])
+        if num_last and freed[num_full]:
+            self.num_filled -= num_last
+        seat.account.num_blocks -= len(seat.blocks)
         seat.blocks = []  # a new list: the old one may still be read by a step under way
         seat.num_computed = seat.num_named = 0
         seat.steady = False
@@ -172,7 +192,9 @@ class Holdings:
         size, blocks = self.block_size, range(self.pool.num_blocks)
         owners = [0] * len(blocks)
         filled = [0] * len(blocks)
+        held: Counter[Account] = Counter()
         for seat in seats:
+            held[seat.account] += len(seat.blocks)
             left = seat.num_computed
             for block in seat.blocks:
                 owners[block] += 1
@@ -182,6 +204,8 @@ class Holdings:
             raise InternalError("owners of a block are miscounted", got=list(map(self.pool.num_owners, blocks)))
         if sum(filled) != self.num_filled:
             raise InternalError("filled slots are miscounted", got=self.num_filled, allowed=sum(filled))
+        if any(account.num_blocks != count for account, count in held.items()):
+            raise InternalError("the blocks of a tenant are miscounted", allowed=sorted(held.values()))
         kept = [block for block in blocks if self.pool.is_kept(block)]
         known = self.prefix if self.prefix is not None else ()
         if len(kept) != len(known) or not all(block in known for block in kept):
@@ -213,14 +237,15 @@ class Holdings:
                 self.prefix.forget(block)
         return blocks
 
-    def _publish(self, prefix: PrefixIndex, seat: Seat) -> None:
-        if seat.chain is None:
-            seat.chain = _start(prefix, seat)
-        tokens, chain, blocks, keep = seat.tokens, seat.chain, seat.blocks, self.pool.keep
-        for number in range(seat.num_named, seat.num_computed // self.block_size):
-            if prefix.publish(tokens, chain, number, blocks[number]):
-                keep(blocks[number])
-        seat.num_named = seat.num_computed // self.block_size
+
+def _opening(prefix: PrefixIndex, seat: Seat) -> bytes:
+    """The name of its first block, once it is looked for; never changes while `seat` waits."""
+    if seat.owes_prompt_logprobs or len(seat.tokens) <= prefix.block_size:
+        return NO_NAME
+    if seat.chain is None:
+        seat.chain = _start(prefix, seat)
+    seat.opening = prefix.first_name(seat.tokens, seat.chain)
+    return seat.opening
 
 
 def _start(prefix: PrefixIndex, seat: Seat) -> Chain:

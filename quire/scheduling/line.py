@@ -10,8 +10,10 @@ A place and a turn never change, so whoever has the least place of those who run
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from math import inf
 from operator import attrgetter
 
 from quire.errors import InternalError
@@ -70,36 +72,37 @@ class Line:
     def next(self, skipped: Mapping[Account, int]) -> Seat | None:
         """Who is to be admitted next, if the first `skipped` of each queue are passed over."""
         found: Seat | None = None
+        least = inf
         for account, queue in self._queues.items():
             number = skipped.get(account, 0)
             if number >= len(queue):
                 continue
-            seat = queue[number]
-            if found is None or _standing(seat) < _standing(found):
-                found = seat
+            seat, service = queue[number], account.service
+            if found is None or service < least or (service == least and _standing(seat) < _standing(found)):
+                found, least = seat, service
         return found
 
     def admit(self, seat: Seat) -> None:
         """`seat`, which waits, begins to run."""
         self._stop_waiting(seat)
-        insort(self.running, seat, key=PLACE)
+        self._begin(seat)
 
     def put_back(self, seat: Seat) -> None:
         """`seat`, which runs, waits again."""
-        self.running.remove(seat)
+        self._cease(seat)
         self.join(seat)
 
     def follow(self, siblings: list[Seat]) -> None:
         """`siblings` of one who runs begin to run."""
         for seat in siblings:
-            insort(self.running, seat, key=PLACE)
+            self._begin(seat)
 
     def leave(self, seat: Seat) -> None:
         """Out of the line, wherever it stands."""
         if seat.waits:
             self._stop_waiting(seat)
         else:
-            self.running.remove(seat)
+            self._cease(seat)
             self.num_moves += 1
 
     def check(self) -> None:
@@ -110,9 +113,24 @@ class Line:
                     raise InternalError(f"{name} queue is out of order", got=(key(older), key(younger)))
         if self.num_waiting != sum(map(len, self._queues.values())) or not all(self._queues.values()):
             raise InternalError("those who wait are miscounted", got=self.num_waiting)
+        rows = Counter({account: account.num_rows for account in self._accounts.active})
+        for seat in self.running:
+            rows[seat.account] -= seat.num_rows
+        if any(rows.values()):
+            raise InternalError("the rows of a tenant are miscounted", got=max(map(abs, rows.values())), allowed=0)
         for seat in self.waiting():
             if seat.blocks or seat.num_computed or not seat.waits:
                 raise InternalError("a waiting sequence holds blocks", got=seat.id)
+
+    def _begin(self, seat: Seat) -> None:
+        insort(self.running, seat, key=PLACE)
+        seat.runs = True
+        seat.account.num_rows += seat.num_rows
+
+    def _cease(self, seat: Seat) -> None:
+        self.running.remove(seat)
+        seat.runs = False
+        seat.account.num_rows -= seat.num_rows
 
     def _stop_waiting(self, seat: Seat) -> None:
         queue = self._queues[seat.account]
@@ -126,5 +144,6 @@ class Line:
             self._accounts.end_to_wait(seat.account)
 
 
-def _standing(seat: Seat) -> tuple[float, int, Place]:
-    return (seat.account.service, seat.account.num_seats, seat.turn)
+def _standing(seat: Seat) -> tuple[int, Place]:
+    """Of two tenants that were served alike, who goes before."""
+    return (seat.account.num_seats, seat.turn)

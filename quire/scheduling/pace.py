@@ -56,5 +56,4 @@ def step_tokens(cost: CostModel, num_speaking: int, num_context: int, start: int
 
 def _seconds(cost: CostModel, num_speaking: int, num_context: int, start: int, count: int) -> float:
     num_tokens = num_speaking + count
-    context = num_context + num_tokens + start
-    return cost.predict(StepShape(num_tokens, num_speaking, context, num_chunk_pairs(start, count))) or 0.0
+    return cost.seconds(num_tokens, num_speaking, num_context + num_tokens + start, num_chunk_pairs(start, count))

@@ -324,7 +324,8 @@ class Scheduler:
         """Let each of `seat`'s samples go its own way from here, all holding the same blocks."""
         siblings = [seat.sibling(self._new_id(), index) for index in seat.indices[1:]]
         seat.num_shared = seat.num_prompt if siblings else 0
-        seat.indices, seat.num_rows = (seat.index,), 1
+        seat.indices = (seat.index,)
+        seat.fill(1)
         for sibling in siblings:
             self._holdings.fork(seat, sibling)
             sibling.account.num_seats += 1
@@ -373,7 +374,8 @@ class Scheduler:
             self._remove(seat)
         else:
             seat.indices = tuple(other for other in seat.indices if other != index)
-            seat.index, seat.num_rows = seat.indices[0], len(seat.indices)
+            seat.index = seat.indices[0]
+            seat.fill(len(seat.indices))
             del self._families[seat.request.id][index]
         return delta
 

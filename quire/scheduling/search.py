@@ -145,8 +145,8 @@ class Search:
         seats = self.seats
         for seat in seats:
             seat.company = seats
-            seat.num_rows = 1
-        seats[0].num_rows = 1 + self._width - len(seats)
+            seat.fill(1)
+        seats[0].fill(1 + self._width - len(seats))
 
 
 def _follow(parent: Seat, seat: Seat, holdings: Holdings) -> None:

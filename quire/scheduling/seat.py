@@ -18,15 +18,15 @@ NO_WORK = Work(0, (), 0, ())
 
 @dataclass(slots=True, eq=False)
 class Seat(Sequence):
-    """A sequence in the line, at its `place` while it runs and its `turn` while it `waits`; both never change.
+    """A sequence in the line, at its `place` while it `runs` and its `turn` while it `waits`; both never change.
 
     `num_passed` requests were admitted before it because it did not fit, `num_warmer` because more of them was cached:
     these had `num_warmer_tokens` to compute. `num_reached` tokens were computed when it was
     put back last. `indices` are the samples that it stands for: all n until the prompt is computed, then itself alone.
     `num_rows` are the rows that it will fill, once its samples part or its beams are awake.
     `num_told` prompt tokens after the first have had their log-probabilities told. `num_named` of its blocks have been
-    offered to the prefix index. `steady`: it owes one token, alone, and its next work is `again` with the token
-    `drawn`; `end_ids` and `next_stop` say when there is more to it.
+    offered to the prefix index, where the first is called `opening`, if it was looked for. `steady`: it owes one token,
+    alone, and its next work is `again` with the token `drawn`; `end_ids` and `next_stop` say when there is more to it.
     A beam has `company`: the beams of its search, itself among them, which are put back together. Only the first of
     them waits then; the others are `asleep`, stand in no line and hold nothing until the first has caught up. A beam
     whose `num_candidates` are known owes nothing until those of the others are. `is_stuck` once its
@@ -41,12 +41,14 @@ class Seat(Sequence):
     place: Place = (0.0, 0, 0)
     turn: Place = (0.0, 0, 0)
     waits: bool = False
+    runs: bool = False
     num_passed: int = 0
     num_warmer: int = 0
     num_warmer_tokens: int = 0
     num_reached: int = 0
     indices: tuple[int, ...] = (0,)
     chain: Chain | None = None
+    opening: bytes = b""
     num_named: int = 0
     num_told: int = 0
     num_shared: int = 0
@@ -61,6 +63,7 @@ class Seat(Sequence):
     num_candidates: int = 0
     end_ids: frozenset[int] = frozenset()
     last_len: int = 0
+    ends_by_itself: bool = True
     is_stuck: bool = False
     next_stop: int = 0
     name: str = ""
@@ -69,6 +72,7 @@ class Seat(Sequence):
         request, params = self.request, self.request.params
         self.end_ids = frozenset([*(() if params.ignore_eos else request.eos_ids), *(params.stop_token_ids or ())])
         self.last_len = request.max_total_tokens
+        self.ends_by_itself = not params.ignore_eos
         self.name = request.id
         self.num_rows = len(self.indices)
 
@@ -99,6 +103,12 @@ class Seat(Sequence):
             wanted = self.request.params.prompt_logprobs
             return Work(self.id, self.tokens[start:end], start, self.blocks, draw, wanted, successors)
         return Work(self.id, self.tokens[start:end], start, self.blocks, draw)
+
+    def fill(self, num_rows: int) -> None:
+        """Stand for so many rows from here on."""
+        if self.runs:
+            self.account.num_rows += num_rows - self.num_rows
+        self.num_rows = num_rows
 
     def settle_down(self, is_shared: bool, block_size: int) -> None:
         """See whether it is steady from here on: nothing but a new block can change what its next steps look like."""

@@ -41,6 +41,16 @@ class Draft:
     seats: list[Seat] = field(default_factory=list)
     copies: list[tuple[int, int]] = field(default_factory=list)
 
+    def take(self, seats: list[Seat]) -> None:
+        """Each of `seats` computes its work `again`: of whoever is steady the last step's, one token on."""
+        for seat in seats:
+            if seat.steady:
+                work = seat.again
+                work.start = seat.num_computed
+                work.tokens = seat.drawn
+        self.works += [seat.again for seat in seats]
+        self.seats += seats
+
 
 class Serving:
     """`draft(tally)` makes one step of what stands in the two lanes."""
@@ -76,9 +86,11 @@ class Serving:
             self._admit(seat, hits, ordinary.line, draft)
         pressed = False
         if ordinary.line.running:
-            owed = [len(seat.tokens) - seat.num_computed for seat in ordinary.line.running]
-            draft.num_left = self._step_tokens(owed)
-            grants = owed if sum(owed) <= draft.num_left else self._share_out(owed, draft.num_left)
+            running = ordinary.line.running
+            others = [seat for seat in running if not seat.steady]  # whoever is owes one token
+            num_owed = len(running) - len(others) + sum([seat.num_owed for seat in others])
+            draft.num_left = self._step_tokens(others)
+            grants = None if num_owed <= draft.num_left else self._share_out(draft.num_left)
             pressed = self._serve_running(ordinary.line, grants, draft)
         if draft.num_left and not pressed and ordinary.line.num_waiting:
             self._serve_waiting(draft)
@@ -86,37 +98,41 @@ class Serving:
             self._serve_flex(draft)
         return draft
 
-    def _serve_running(self, line: Line, grants: list[int], draft: Draft) -> bool:
-        """Give those who run, oldest first, what they are granted; whether blocks ran short."""
-        add, add_seat, size = draft.works.append, draft.seats.append, self._limits.block_size
-        pressed, num_steady, early = False, 0, self._limits.early_blocks
-        for seat, grant in zip(tuple(line.running), grants, strict=True):
-            start = seat.num_computed
-            if grant == 1 and seat.steady and (start % size or self._reaches(seat, start)):
-                if early and (start + 1) % size == 0:
-                    self._holdings.extend(seat)
-                # A full house does this hundreds of times a step: the last step's work, one token on.
-                work = seat.again
-                work.start = start
-                work.tokens = seat.drawn
-                add(work)
-                add_seat(seat)
-                num_steady += 1
+    def _serve_running(self, line: Line, grants: list[int] | None, draft: Draft) -> bool:
+        """Give those who run, oldest first, what they are granted, or all that they owe; whether blocks ran short."""
+        seats, size, pressed, num_others = line.running.copy(), self._limits.block_size, False, 0
+        granted = {} if grants is None else dict(zip(seats, grants, strict=True))
+        idle = {seat for seat, grant in granted.items() if not grant}
+        # Whoever is steady and within a block goes on without being asked: in a full house nearly everyone.
+        last = size - 1 if self._limits.early_blocks else size
+        asked = [seat for seat in seats if not (seat.steady and 0 < seat.num_computed % size < last)]
+        for seat in asked:
+            if seat in idle or not seat.runs or (seat.steady and self._reaches(seat)):
                 continue
-            if grant == 0 or seat.waits or seat.asleep:
-                continue
-            end = start + grant
-            if self._is_short(seat, end) and not self._take_back(seat, end, line, draft):
+            grant = seat.num_owed if grants is None else granted[seat]
+            end = seat.num_computed + grant
+            if grant and self._is_short(seat, end) and not self._take_back(seat, end, line, draft):
                 pressed = True
-                if not self._make_room(seat, end, line, draft):
-                    continue
-            self._grant(seat, grant, draft)
-        draft.num_left -= num_steady
+                grant = grant if self._make_room(seat, end, line, draft) else 0
+            if grant:
+                seat.again = self._work(seat, grant, draft)
+                num_others += 1
+            else:
+                idle.add(seat)
+        if idle or draft.tally.num_preempted:
+            seats = [seat for seat in seats if seat not in idle and seat.runs]
+        draft.num_left -= len(seats) - num_others
+        draft.take(seats)
         return pressed
 
-    def _reaches(self, seat: Seat, start: int) -> bool:
-        """Whether `seat` has a block for position `start`, the first of it: taken early, or now."""
-        return len(seat.blocks) * self._limits.block_size > start or self._holdings.extend(seat)
+    def _reaches(self, seat: Seat) -> bool:
+        """Whether `seat`, which is steady, has a block for its next token: taken early, or now."""
+        size, start = self._limits.block_size, seat.num_computed
+        if len(seat.blocks) * size <= start and not self._holdings.extend(seat):
+            return False
+        if self._limits.early_blocks and (start + 1) % size == 0:
+            self._holdings.extend(seat)
+        return True
 
     def _serve_waiting(self, draft: Draft) -> None:
         """Admit ordinary sequences while rows, tokens and blocks last."""
@@ -197,7 +213,12 @@ class Serving:
         return min(self._target.seconds(one_s), inf if usual_s is None else max(usual_s, LEAST_ALONE * one_s))
 
     def _grant(self, seat: Seat, grant: int, draft: Draft) -> None:
-        """`seat`, for whom there are blocks enough, computes `grant` tokens."""
+        """`seat`, who has just come to run and for whom there are blocks enough, computes `grant` tokens."""
+        draft.works.append(self._work(seat, grant, draft))
+        draft.seats.append(seat)
+
+    def _work(self, seat: Seat, grant: int, draft: Draft) -> Work:
+        """What `seat`, for whom there are blocks enough, computes with `grant` tokens."""
         tally, start = draft.tally, seat.num_computed
         if (copy := self._holdings.grow(seat, start + grant)) is not None:
             draft.copies.append(copy)
@@ -207,14 +228,16 @@ class Serving:
             again = min(grant, seat.num_reached - start)
             tally.num_repeated_tokens += 0 if seat.request.flex else again
             tally.num_yielded_tokens += again if seat.request.flex else 0
-        draft.works.append(seat.work(grant))
-        draft.seats.append(seat)
         draft.num_left -= grant
+        return seat.work(grant)
 
-    def _step_tokens(self, owed: list[int]) -> int:
-        """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts."""
+    def _step_tokens(self, others: list[Seat]) -> int:
+        """Tokens for the next step: all that are allowed, unless those who speak would wait too long for prompts.
+
+        `others` are those who run and are not steady.
+        """
         line, most = self._ordinary.line, self._limits.max_num_batched_tokens
-        reading = [seat for seat, count in zip(line.running, owed, strict=True) if count > 1]
+        reading = [seat for seat in others if seat.num_owed > 1]
         if not reading and not line.num_waiting:
             return most
         num_held = self._holdings.num_filled
@@ -222,10 +245,12 @@ class Serving:
             num_held = sum([seat.num_computed for seat in line.running])
         num_held -= sum([seat.num_computed for seat in reading])  # they do not speak, and need no time between tokens
         start = reading[0].num_computed if reading else 0
-        return step_tokens(self._cost, owed.count(1), max(0, num_held), start, most, self._target)
+        num_speaking = len(line.running) - sum([seat.num_owed != 1 for seat in others])
+        return step_tokens(self._cost, num_speaking, max(0, num_held), start, most, self._target)
 
-    def _share_out(self, owed: list[int], budget: int) -> list[int]:
+    def _share_out(self, budget: int) -> list[int]:
         running, active = self._ordinary.line.running, self._ordinary.accounts.active
+        owed = [seat.num_owed for seat in running]
         if 0 in owed:  # beams that know what may follow them
             running = [seat for seat, count in zip(running, owed, strict=True) if count]
         standing = sharing.standing(running, active, self._whole, self._limits.block_size)
@@ -268,7 +293,7 @@ class Serving:
         for each in others:
             if not each.asleep:
                 line.leave(each)
-                first.num_rows += each.num_rows
+                first.fill(first.num_rows + each.num_rows)
                 each.asleep = True
         line.put_back(first)
         draft.tally.num_preempted += 1

@@ -56,13 +56,11 @@ def standing(running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room
     ]
 
 
-def is_under_share(
-    seat: Seat, wanted: Room, running: SequenceOf[Seat], active: SequenceOf[Account], whole: Room
-) -> bool:
-    """True if the tenant of `seat` stays within its share when `seat` runs too."""
-    rows = wanted.rows + sum([other.num_rows for other in running if other.account is seat.account])
-    blocks = wanted.blocks + sum([len(other.blocks) for other in running if other.account is seat.account])
-    return max(rows / whole.rows, blocks / whole.blocks) <= shares(active)[seat.account]
+def is_under_share(account: Account, wanted: Room, active: SequenceOf[Account], whole: Room) -> bool:
+    """True if `account` stays within its share when one of its sequences that takes `wanted` runs too."""
+    rows, blocks = wanted.rows + account.num_rows, wanted.blocks + account.num_blocks
+    share = account.weight / sum([each.weight for each in active])
+    return max(rows / whole.rows, blocks / whole.blocks) <= share
 
 
 def who_makes_way(

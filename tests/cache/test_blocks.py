@@ -28,7 +28,7 @@ def test_cached_blocks_are_reused_last_and_least_recently_released_first() -> No
     pool = BlockPool(4)
     blocks = [pool.take() for _ in range(3)]
     for block in blocks:
-        pool.keep(block)
+        pool.keep([block])
     for block in (blocks[1], blocks[2], blocks[0]):
         pool.release(block)
     assert (pool.num_cached, pool.num_free) == (3, 1)
@@ -38,7 +38,7 @@ def test_cached_blocks_are_reused_last_and_least_recently_released_first() -> No
 def test_sharing_a_cached_block_saves_it_from_reuse() -> None:
     pool = BlockPool(2)
     kept = pool.take()
-    pool.keep(kept)
+    pool.keep([kept])
     pool.release(kept)
     pool.share(kept)
     assert pool.num_owners(kept) == 1
@@ -51,7 +51,7 @@ def test_sharing_a_cached_block_saves_it_from_reuse() -> None:
 def test_taking_a_cached_block_ends_its_content() -> None:
     pool = BlockPool(1)
     block = pool.take()
-    pool.keep(block)
+    pool.keep([block])
     pool.release(block)
     assert pool.is_kept(block)
     assert pool.take() == block
@@ -72,7 +72,7 @@ def test_a_shared_block_is_idle_only_after_its_last_owner() -> None:
 
 def test_what_nobody_owns_is_not_shared_kept_or_discarded() -> None:
     pool = BlockPool(1)
-    for misuse in (pool.share, pool.keep, pool.discard):
+    for misuse in (pool.share, lambda block: pool.keep([block]), pool.discard):
         with pytest.raises(InternalError):
             misuse(0)
 
@@ -80,7 +80,7 @@ def test_what_nobody_owns_is_not_shared_kept_or_discarded() -> None:
 def test_discarded_content_is_free_again() -> None:
     pool = BlockPool(1)
     block = pool.take()
-    pool.keep(block)
+    pool.keep([block])
     pool.discard(block)
     pool.release(block)
     assert (pool.num_cached, pool.num_free) == (0, 1)
@@ -137,7 +137,7 @@ class PoolMachine(RuleBasedStateMachine):
     def keep_or_discard(self, data: st.DataObject, keep: bool) -> None:
         block = data.draw(st.sampled_from(self.handles))
         if keep:
-            self.pool.keep(block)
+            self.pool.keep([block])
             self.kept.add(block)
         else:
             self.pool.discard(block)
@@ -171,7 +171,7 @@ def test_many_at_once_are_the_same_as_one_by_one(moves: list[tuple[int, int]], c
             if kind == 0 and pool.num_idle:
                 pool.take()
             elif kind == 1 and pool.num_owners(block):
-                pool.keep(block)
+                pool.keep([block])
             elif kind == 2 and pool.num_owners(block):
                 pool.release(block)
     one, many = pools
@@ -180,6 +180,8 @@ def test_many_at_once_are_the_same_as_one_by_one(moves: list[tuple[int, int]], c
             many.take_many(count)
         return
     assert [one.take() for _ in range(count)] == many.take_many(count)
+    owned = [block for block in range(8) if one.num_owners(block)]
+    assert [one.release(block) for block in owned] == many.release_many(owned)
     for pool in pools:
         pool.check()
     assert (one.num_cached, one.num_idle) == (many.num_cached, many.num_idle)

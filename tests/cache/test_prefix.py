@@ -16,7 +16,7 @@ def published(tokens: list[int], size: int = 4, salt: bytes = b"") -> PrefixInde
     index = PrefixIndex(size)
     chain = index.start(salt)
     for number in range(len(tokens) // size):
-        assert index.publish(tokens, chain, number, 10 + number)
+        assert index.publish(tokens, chain, number, [10 + number])
     return index
 
 
@@ -59,11 +59,11 @@ def test_fields_cannot_run_into_each_other() -> None:
 
 def test_the_first_publisher_wins() -> None:
     index = published(list(range(4)))
-    assert not index.publish(list(range(4)), index.start(b""), 0, 77)
+    assert not index.publish(list(range(4)), index.start(b""), 0, [77])
     assert found(index, list(range(5))) == [10]
     assert 77 not in index
     with pytest.raises(InternalError, match="published as something else"):
-        index.publish([9, 9, 9, 9], index.start(b""), 0, 10)
+        index.publish([9, 9, 9, 9], index.start(b""), 0, [10])
 
 
 def test_what_is_forgotten_is_not_found_and_may_be_published_again() -> None:
@@ -73,7 +73,7 @@ def test_what_is_forgotten_is_not_found_and_may_be_published_again() -> None:
     index.forget(1234)
     assert found(index, [*range(12), 0]) == [10]
     assert (len(index), 11 in index) == (2, False)
-    assert index.publish(list(range(12)), index.start(b""), 1, 20)
+    assert index.publish(list(range(12)), index.start(b""), 1, [20])
     assert found(index, [*range(12), 0]) == [10, 20, 12]
 
 
@@ -92,7 +92,7 @@ def test_each_name_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         index.match(tokens, chain)
         for number in range(20):
-            index.publish(tokens, chain, number, number)
+            index.publish(tokens, chain, number, [number])
     assert count == 1 + 20
 
 
@@ -106,9 +106,9 @@ def test_a_miss_looks_no_further() -> None:
 def test_copies_of_a_chain_go_their_own_way() -> None:
     index = PrefixIndex(2)
     chain = index.start(b"")
-    index.publish([1, 2], chain, 0, 5)
+    index.publish([1, 2], chain, 0, [5])
     other = chain.copy()
-    index.publish([1, 2, 3, 4], other, 1, 6)
+    index.publish([1, 2, 3, 4], other, 1, [6])
     assert (len(chain.names), len(other.names)) == (1, 2)
     assert isinstance(other, Chain)
     assert other.names[0] == chain.names[0]
@@ -118,7 +118,7 @@ def test_what_is_public_is_found_under_every_salt_and_nothing_behind_it() -> Non
     index, tokens = PrefixIndex(4), list(range(16))
     mine = index.start(b"mine", 10)
     for number in range(4):
-        assert index.publish(tokens, mine, number, 10 + number)
+        assert index.publish(tokens, mine, number, [10 + number])
     assert index.match([*tokens, 99], index.start(b"mine", 10)) == [10, 11, 12, 13]
     assert index.match([*tokens, 99], index.start(b"yours", 10)) == [10, 11]
     assert index.match([*tokens, 99], index.start(b"mine", 4)) == [10], "where it turns private is part of a name"
@@ -152,7 +152,7 @@ def test_two_share_a_block_if_and_only_if_they_may(
     index = PrefixIndex(2)
     chain = index.start(my_salt, num_mine)
     for number in range(4):
-        index.publish(mine, chain, number, number)
+        index.publish(mine, chain, number, [number])
     found = len(index.match(yours, index.start(your_salt, num_yours)))
     expected = 0
     for number in range(4):
@@ -178,3 +178,17 @@ def test_what_has_lost_its_beginning_is_never_likely_to_be_found_further_than_it
     index = published(list(range(40)))
     index.forget(10)
     assert index.likely(list(range(41)), index.start(b"")) == 0
+
+
+def test_whether_anything_is_published_is_seen_by_first_names() -> None:
+    index = PrefixIndex(4)
+    tokens = list(range(9))
+    mine, salted = index.start(b""), index.start(b"other")
+    names = [index.first_name(tokens, chain) for chain in (mine, salted)]
+    assert index.is_new(names)
+    assert names[0] != names[1]
+    assert index.publish(tokens, index.start(b""), 0, [3, 5]) == [3, 5]
+    assert not index.is_new(names)
+    assert index.is_new([names[1], b""])
+    assert index.publish(tokens, mine, 0, [6, 7]) == []
+    assert names[0] == mine.names[0]

@@ -20,7 +20,7 @@ def miscount_slots(scheduler: Scheduler) -> None:
 
 
 def keep_unpublished(scheduler: Scheduler) -> None:
-    scheduler._pool.keep(scheduler._ordinary.line.running[0].blocks[-1])
+    scheduler._pool.keep(scheduler._ordinary.line.running[0].blocks[-1:])
 
 
 def overtake(scheduler: Scheduler) -> None:
@@ -29,6 +29,14 @@ def overtake(scheduler: Scheduler) -> None:
 
 def hold_while_waiting(scheduler: Scheduler) -> None:
     scheduler._ordinary.line.put_back(scheduler._ordinary.line.running[-1])
+
+
+def miscount_the_rows_of_a_tenant(scheduler: Scheduler) -> None:
+    scheduler._ordinary.line.running[0].account.num_rows -= 1
+
+
+def miscount_the_blocks_of_a_tenant(scheduler: Scheduler) -> None:
+    scheduler._ordinary.line.running[0].account.num_blocks += 1
 
 
 def forget_a_sample(scheduler: Scheduler) -> None:
@@ -47,6 +55,8 @@ def lose_a_seat(scheduler: Scheduler) -> None:
         keep_unpublished,
         overtake,
         hold_while_waiting,
+        miscount_the_rows_of_a_tenant,
+        miscount_the_blocks_of_a_tenant,
         forget_a_sample,
         lose_a_seat,
     ],
