@@ -94,13 +94,14 @@ class Entry:
     def favoured(self) -> Iterator[tuple[Seat, list[int], list[Seat]]]:
         """Whose tenant is under its share and has had no token: before the step's tokens are shared out.
 
-        With the blocks of its beginning, and those of tenants over their share who make way for it.
+        With the blocks of its beginning, and those of tenants over their share who make way for it. They do not come
+        back in the same step: two tenants could take turns without end, since nobody has blocks of its own yet.
         """
-        line = self._line
+        line, gone = self._line, set[Seat]()
         taken: Room | None = None
         while line.num_waiting and self._rule.by_tenant and len(active := self._accounts.active) > 1:
             seat = line.next({})
-            if seat is None or seat.num_output:
+            if seat is None or seat.num_output or seat in gone:
                 return
             wanted = Room(seat.num_rows, self._num_wanted(seat))
             if not sharing.is_under_share(seat.account, wanted, active, self._whole):
@@ -113,6 +114,7 @@ class Entry:
                 leaving = sharing.who_makes_way(missing, line.running, active, self._whole, self._holdings)
                 if not leaving:
                     return
+            gone.update([each.company[0] if each.company else each for each in leaving])
             yield seat, hits, leaving
             taken = None if leaving else Room(taken.rows + seat.num_rows, taken.blocks + self._num_wanted(seat))
 

@@ -112,6 +112,22 @@ def test_a_flood_does_not_keep_another_tenant_waiting() -> None:
     assert bench.num_preempted == 1, "and nobody else has to go"
 
 
+def test_two_tenants_do_not_make_way_for_each_other_without_end() -> None:
+    bench = Bench(blocks=16, seqs=48, budget=8, size=4, policy="fair")
+    bench.add(
+        request("a", [*range(17)], tenant="x", max_tokens=4, ignore_eos=True),
+        request("b", [*range(100, 100 + 26)], tenant="y", max_tokens=3, ignore_eos=True),
+    )
+    bench.step()
+    bench.step()
+    bench.add(
+        request("c", [*range(200, 200 + 6)], tenant="y", max_tokens=1, ignore_eos=True),
+        request("d", [*range(300, 300 + 6)], tenant="y", max_tokens=10, ignore_eos=True),
+    )
+    bench.run(60)
+    assert {name: len(bench.tokens(name)) for name in "abcd"} == {"a": 4, "b": 3, "c": 1, "d": 10}
+
+
 def test_who_makes_way_finds_its_work_again() -> None:
     bench = Bench(seqs=2, blocks=64, size=2, policy="fair")
     bench.add(*(request(f"a{number}", [number, 1, 2], tenant="a", max_tokens=20) for number in range(2)))
