@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 from quire.scheduling import policy, sharing, warm
 from quire.scheduling.accounts import Account, Accounts
-from quire.scheduling.growth import OutputLengths, peak_growth
+from quire.scheduling.ahead import Ahead, Future
+from quire.scheduling.growth import OutputLengths
 from quire.scheduling.holdings import Holdings
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.line import Line
@@ -20,6 +21,9 @@ from quire.scheduling.seat import Seat
 from quire.scheduling.sharing import Room
 
 RETRY_STEPS = 16
+# Tokens before anything is known: long answers begun in vain cost more than short ones begun a little later.
+LEAST_GUESS, MOST_GUESS = 64, 1024
+GUESSES = 32  # that a small pool holds at least
 
 
 class Entry:
@@ -46,6 +50,8 @@ class Entry:
         self.lengths = OutputLengths()
         self._whole = Room(limits.max_num_seqs, holdings.pool.num_blocks)
         self._watermark = policy.watermark(holdings.pool.num_blocks)
+        num_slots = holdings.pool.num_blocks * limits.block_size
+        self._guess = max(LEAST_GUESS, min(MOST_GUESS, num_slots // GUESSES))
         self._stuck_at = -1
         self._patience = 0
 
@@ -61,7 +67,7 @@ class Entry:
         rows = self._limits.max_num_seqs - sum([seat.num_rows for seat in present])
         if rows < 1:
             return
-        ahead = _Ahead(self._num_promised(present), self._futures(present))
+        ahead = self._ahead(present)
         passed: list[Seat] = []
         skipped: dict[Account, int] = {}
         cooler: list[Seat] = []
@@ -79,7 +85,7 @@ class Entry:
                     other.num_warmer_tokens += len(seat.tokens) - len(hits) * self._limits.block_size
                 yield seat, hits
                 rows -= seat.num_rows
-                ahead.add(self._num_wanted(seat), self._futures([seat]) * seat.num_rows)
+                ahead.add(self._num_wanted(seat), self._futures([seat])[0], seat.num_rows)
                 continue
             if cooler:
                 looks_for_warmer, cooler = False, []  # no room for it, and looking at more of them takes time
@@ -166,30 +172,28 @@ class Entry:
         """Blocks that each sequence beside the first takes to go its own way: a copy, or what beams had drawn."""
         return 1 + (seat.num_output // self._limits.block_size if seat.company else 0)
 
-    def _fits(self, seat: Seat, hits: list[int], ahead: _Ahead) -> bool:
+    def _fits(self, seat: Seat, hits: list[int], ahead: Ahead) -> bool:
         """True if there is room for what everyone owes now, and for the peak of what they are expected to draw."""
-        if not ahead.futures:
+        if not ahead:
             return True
         wanted = self._num_wanted(seat) - len(hits) + ahead.num_promised + self._watermark
         room = self._holdings.num_idle_without(hits) - wanted
         if room < 0 and self._behind is None:
             return False
-        size, mine = self._limits.block_size, self._futures([seat]) * seat.num_rows
-        growth = (ahead.num_left + mine[0][0] * seat.num_rows) // size
-        if growth > room:
-            growth = min(growth, peak_growth(ahead.futures + mine, size))
+        growth = ahead.growth(self._futures([seat])[0], seat.num_rows, room)
         return growth <= room or growth <= room + self._num_behind(hits)
 
-    def _futures(self, seats: list[Seat]) -> list[tuple[int, int]]:
-        """Of each of `seats` the tokens that a sample of it is expected to draw still, and the blocks that it holds."""
-        num_left, size = self.lengths.num_left, self._limits.block_size
-        futures = []
+    def _ahead(self, present: list[Seat]) -> Ahead:
+        size = self._limits.block_size
+        return Ahead(self._num_promised(present), self._futures(present), self.lengths, size, self._guess)
+
+    def _futures(self, seats: list[Seat]) -> list[Future]:
+        size, futures = self._limits.block_size, []
         for seat in seats:
             num_tokens = len(seat.tokens)
-            left = seat.last_len - num_tokens
-            if seat.ends_by_itself:
-                left = num_left(num_tokens - len(seat.request.prompt), left)
-            futures.append((left, len(seat.blocks) or -(-num_tokens // size)))
+            num_drawn = num_tokens - len(seat.request.prompt) if seat.ends_by_itself else -1
+            num_held = len(seat.blocks) or -(-num_tokens // size)
+            futures.append((seat.last_len - num_tokens, num_held, num_drawn))
         return futures
 
     def _may_pass(self, seat: Seat, passed: list[Seat]) -> bool:
@@ -205,24 +209,6 @@ class Entry:
         mine = [other for other in self._line.running if other.account is account]
         pledged = sum([other.worst_charge for other in mine]) + seat.worst_charge
         return account.service + pledged / account.weight <= min(behind) + bound
-
-
-class _Ahead:
-    """What those who run will still take: `num_promised` blocks for what they owe now, and then `num_left` tokens in
-    all as their `futures` say."""
-
-    __slots__ = ("futures", "num_left", "num_promised")
-
-    def __init__(self, num_promised: int, futures: list[tuple[int, int]]) -> None:
-        self.num_promised = num_promised
-        self.futures = futures
-        self.num_left = sum([num_left for num_left, _ in futures])
-
-    def add(self, num_promised: int, futures: list[tuple[int, int]]) -> None:
-        """One more runs."""
-        self.num_promised += num_promised
-        self.futures += futures
-        self.num_left += sum([num_left for num_left, _ in futures])
 
 
 def _standing(seat: Seat, num_cached: int) -> warm.Standing:

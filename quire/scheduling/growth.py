@@ -6,16 +6,17 @@
                    +--------------------------> steps
 
 After the idea of a past-future scheduler (Gong et al. 2025, "Past-Future Scheduler for LLM Serving under SLA
-Guarantees"), with the mean of what is left instead of a sample.
+Guarantees"), with what is expected (`survival.py`) instead of a sample.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from collections.abc import Sequence as SequenceOf
 from math import log2
 
-BUCKETS_PER_OCTAVE = 4
-NUM_BUCKETS = 32 * BUCKETS_PER_OCTAVE
+from quire.scheduling.survival import BUCKETS_PER_OCTAVE, NUM_BUCKETS, Survival
+
 REMEMBERED = 0.995  # of the weight of all lengths before, with each new one
 FIRST_GUESS = 64  # tokens, before anything is known
 HEAVIEST = 1e9
@@ -40,7 +41,7 @@ class OutputLengths:
             self._newest = 1.0
         weight, total = self._newest, self._newest * num_tokens
         numbers, sums = self._num_longer, self._sum_longer
-        for bucket in range(_bucket(num_tokens) + 1):
+        for bucket in range(bucket_of(num_tokens) + 1):
             numbers[bucket] += weight
             sums[bucket] += total
 
@@ -49,10 +50,15 @@ class OutputLengths:
 
         The mean of the longer ones; where hardly any was longer, as many again.
         """
-        bucket, newest = _bucket(num_tokens + 1), self._newest
+        bucket, newest = bucket_of(num_tokens + 1), self._newest
         guess = num_tokens + max(num_tokens, FIRST_GUESS)
         expected = (self._sum_longer[bucket] + newest * guess) / (self._num_longer[bucket] + newest)
         return max(1, min(most, round(expected) - num_tokens))
+
+    def survival(self, running: Mapping[int, int], guess: int) -> Survival:
+        """What share of answers gets how long, if so many of each bucket are `running`."""
+        newest = self._newest
+        return Survival([weight / newest for weight in self._num_longer], running, guess)
 
 
 def peak_growth(futures: SequenceOf[tuple[int, int]], block_size: int) -> int:
@@ -69,12 +75,13 @@ def peak_growth(futures: SequenceOf[tuple[int, int]], block_size: int) -> int:
     return peak
 
 
-def _bucket(num_tokens: int) -> int:
-    return SHORT[num_tokens] if num_tokens < len(SHORT) else _bucket_of(num_tokens)
+def bucket_of(num_tokens: int) -> int:
+    """The bucket of lengths in which `num_tokens` lies."""
+    return SHORT[num_tokens] if num_tokens < len(SHORT) else _computed_bucket(num_tokens)
 
 
-def _bucket_of(num_tokens: int) -> int:
+def _computed_bucket(num_tokens: int) -> int:
     return min(NUM_BUCKETS - 1, int(BUCKETS_PER_OCTAVE * log2(max(1, num_tokens))))
 
 
-SHORT = tuple(_bucket_of(num_tokens) for num_tokens in range(4096))
+SHORT = tuple(_computed_bucket(num_tokens) for num_tokens in range(4096))

@@ -138,7 +138,7 @@ def test_beams_beside_others_and_put_back_for_them_say_the_same(llm: LLM, folder
 
     tight.engine.scheduler.stats = counted  # type: ignore[method-assign]
     for lane in (tight.engine.scheduler._ordinary, tight.engine.scheduler._flex):
-        lane.entry._future = lambda seat: (1, len(seat.blocks))  # type: ignore[method-assign]
+        lane.entry._futures = lambda seats: [(1, len(seat.blocks), -1) for seat in seats]  # type: ignore[method-assign]
     try:
         together = tight.beam_search(PROMPTS, params)
         tight.engine.scheduler.check()

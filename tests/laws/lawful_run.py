@@ -40,7 +40,7 @@ class LawfulRun:
         self.runner = FakeRunner(VOCAB_SIZE, trace.limits.block_size)
         if trace.rash:
             for lane in (self.scheduler._ordinary, self.scheduler._flex):
-                lane.entry._futures = lambda seats: [(1, len(seat.blocks)) for seat in seats]  # type: ignore[method-assign]
+                lane.entry._futures = lambda seats: [(1, len(seat.blocks), -1) for seat in seats]  # type: ignore[method-assign]
 
     def _lose(self, number: int) -> None:
         """The engine is gone, with all that it had not told; another one goes on."""

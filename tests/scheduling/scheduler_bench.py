@@ -12,6 +12,7 @@ from quire.scheduling.cost import CostModel
 from quire.scheduling.limits import SchedulerLimits
 from quire.scheduling.pace import ItlTarget
 from quire.scheduling.scheduler import Scheduler
+from quire.scheduling.survival import HORIZONS, NUM_BUCKETS, Survival
 from quire.step import Delta, Step
 
 
@@ -80,7 +81,9 @@ def grants(step: Step) -> list[tuple[int, int]]:
 
 def blind(bench: Bench) -> Bench:
     """A bench whose scheduler expects every answer to be short, and so runs out of blocks."""
-    bench.scheduler._ordinary.entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
+    everyone_ends = Survival([0.0] * NUM_BUCKETS, {}, 0)
+    everyone_ends.ahead = lambda bucket: [0.0] * len(HORIZONS)  # type: ignore[method-assign]
+    bench.scheduler._ordinary.entry.lengths.survival = lambda running, guess: everyone_ends  # type: ignore[method-assign]
     return bench
 
 

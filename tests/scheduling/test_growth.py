@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scheduler_bench import Bench, request
+from scheduler_bench import Bench, blind, request
 
 from quire.scheduling.growth import FIRST_GUESS, OutputLengths, peak_growth
 
@@ -73,7 +73,7 @@ def test_admission_foresees_growth_and_rarely_needs_to_put_anyone_back() -> None
         random = Random(3)
         bench = Bench(blocks=120, size=4, seqs=32, budget=256, cache=False)
         if not foresees:
-            bench.scheduler._ordinary.entry.lengths.num_left = lambda num_tokens, most: 1  # type: ignore[method-assign]
+            blind(bench)
         requests = [request(str(n), [n, 5, 6], max_tokens=random.randint(10, 90)) for n in range(120)]
         bench.add(*requests)
         steps = bench.run(limit=5000)
