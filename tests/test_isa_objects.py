@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-ISAS = ("generic", "avx2", "avx512")
+ISAS = ("generic", "avx2", "avx512", "amx")
 BASELINE = ("quire_generic", "quire_common", "_cpu")
 WIDE_REGISTER = re.compile(r"%[yz]mm\d")
 MERGED = re.compile(r"^\s*(?:[0-9a-f]+)?\s*[WVuvw] (?P<name>.+)$")

@@ -14,10 +14,11 @@ from quire.errors import InvalidSetting
 from quire.kernels.cpu.native import _cpu
 from quire.ops.kernels import Kernels, cpu_kernels
 
-ISAS = ("generic", "avx2", "avx512")
+ISAS = ("generic", "avx2", "avx512", "amx")
 MAX_THREADS = 1024
 
 _BF16_PRODUCTS = {
+    "amx": "tdpbf16ps, 32 x 48 tiles",
     "avx512": "vdpbf16ps, 8 x 48 tiles",
     "avx2": "bf16 widened to float32, fused multiply-add",
     "generic": "bf16 widened to float32, multiply and add",

@@ -15,6 +15,9 @@ PREFETCH_BYTES = (0, 4096)
 """Distances of prefetching to try in `read_all`: which is fastest differs by machine."""
 
 _MULTIPLIES = {
+    ("amx", "float32"): "vfmadd, 16 lanes",
+    ("amx", "bfloat16"): "tdpbf16ps, 16 x 16 sums of 32",
+    ("amx", "int8"): "tdpbsud, 16 x 16 sums of 64",
     ("avx512", "float32"): "vfmadd, 16 lanes",
     ("avx512", "bfloat16"): "vdpbf16ps, 32 lanes",
     ("avx512", "int8"): "vpdpbusd, 64 lanes",

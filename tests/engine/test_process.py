@@ -47,7 +47,7 @@ def serving(job) -> object:
 def test_it_serves_and_leaves_with_its_pipe() -> None:
     async def job(client: EngineClient, link: ProcessLink) -> None:
         assert client.ready is not None
-        assert client.ready.isa in ("generic", "avx2", "avx512")
+        assert client.ready.isa in ("generic", "avx2", "avx512", "amx")
         name = Path(f"/proc/{link.process.pid}/comm")
         if name.exists():
             assert name.read_text().strip() == "quire-engine"

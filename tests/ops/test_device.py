@@ -31,7 +31,7 @@ def test_the_variable_forces_one(isa: str) -> None:
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:
-    with pytest.raises(InvalidSetting, match="got QUIRE_CPU_ISA=sse9; allowed: generic, avx2, avx512"):
+    with pytest.raises(InvalidSetting, match="got QUIRE_CPU_ISA=sse9; allowed: generic, avx2, avx512, amx"):
         Device(1, environ={"QUIRE_CPU_ISA": "sse9"})
 
 

@@ -137,7 +137,7 @@ NB_MODULE(_cpu, m) {
     m.def("best_isa", [] { return std::string(isa_name(best_isa())); });
     m.def("missing_for", [](const std::string& name) {
         Isa isa;
-        require(parse_isa(name, isa), "missing_for: the instruction set must be generic, avx2 or avx512");
+        require(parse_isa(name, isa), "missing_for: the instruction set must be generic, avx2, avx512 or amx");
         return missing_for(isa);
     });
     nb::class_<Device>(m, "Device")

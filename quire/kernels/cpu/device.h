@@ -10,6 +10,7 @@ namespace quire {
 
 inline const Kernels& kernels_of([[maybe_unused]] Isa isa) {
 #if defined(__x86_64__)
+    if (isa == Isa::amx) return kernels_amx;
     if (isa == Isa::avx512) return kernels_avx512;
     if (isa == Isa::avx2) return kernels_avx2;
 #endif

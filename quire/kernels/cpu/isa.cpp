@@ -1,5 +1,10 @@
 #include "isa.h"
 
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace quire {
 namespace {
 
@@ -18,6 +23,18 @@ std::string lacking(const Feature (&features)[N]) {
     }
     return words;
 }
+
+// Linux saves the 8 KiB of tiles only for processes that asked (arch_prctl, ARCH_REQ_XCOMP_PERM for XTILEDATA); it refuses where a
+// thread's signal stack is too small for them.
+bool ask_for_tiles() {
+#if defined(__linux__)
+    constexpr long kRequest = 0x1023, kTileData = 18;
+    static const bool granted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return granted;
+#else
+    return false;
+#endif
+}
 #endif
 
 }  // namespace
@@ -26,12 +43,13 @@ const char* isa_name(Isa isa) {
     switch (isa) {
         case Isa::avx2: return "avx2";
         case Isa::avx512: return "avx512";
+        case Isa::amx: return "amx";
         default: return "generic";
     }
 }
 
 bool parse_isa(const std::string& name, Isa& isa) {
-    for (Isa candidate : {Isa::generic, Isa::avx2, Isa::avx512}) {
+    for (Isa candidate : {Isa::generic, Isa::avx2, Isa::avx512, Isa::amx}) {
         if (name == isa_name(candidate)) {
             isa = candidate;
             return true;
@@ -59,14 +77,20 @@ std::string missing_for(Isa isa) {
                               {"AVX512DQ", __builtin_cpu_supports("avx512dq") != 0},
                               {"AVX512_BF16", __builtin_cpu_supports("avx512bf16") != 0},
                               {"AVX512_VNNI", __builtin_cpu_supports("avx512vnni") != 0}};
-    return lacking(needed);
+    std::string words = lacking(needed);
+    if (isa == Isa::avx512 || !words.empty()) return words;
+    const Feature tiles[] = {{"AMX_TILE", __builtin_cpu_supports("amx-tile") != 0},
+                             {"AMX_BF16", __builtin_cpu_supports("amx-bf16") != 0},
+                             {"AMX_INT8", __builtin_cpu_supports("amx-int8") != 0}};
+    words = lacking(tiles);
+    return words.empty() && !ask_for_tiles() ? "the operating system's leave to use AMX tiles" : words;
 #else
     return "an x86-64 processor";
 #endif
 }
 
 Isa best_isa() {
-    for (Isa isa : {Isa::avx512, Isa::avx2}) {
+    for (Isa isa : {Isa::amx, Isa::avx512, Isa::avx2}) {
         if (missing_for(isa).empty()) return isa;
     }
     return Isa::generic;

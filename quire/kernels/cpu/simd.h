@@ -11,6 +11,7 @@
 // Lane i of every function depends on lane i of its arguments alone (but sum and largest), so a tail gives the same bits as a
 // full vector. fma is one rounding on avx2 and avx512, two on generic; dot is vdpbf16ps on avx512 (which takes denormal bf16 as
 // zero), two fma's, even first, elsewhere. max and min return their second argument when either is NaN.
+// amx has the vectors of avx512 (both QUIRE_ISA_amx and QUIRE_ISA_avx512 are defined there) and tiles besides (tiles.h).
 // Everything is in an unnamed namespace: nothing of it may be shared between instruction sets by the linker.
 // Knows: instructions. Does not know: ops.
 #pragma once

@@ -1,5 +1,5 @@
 // The table of kernels: one pointer per op, one table per instruction set, chosen once when a Device is made.
-// To add an op: its arguments as a struct here, a line in QUIRE_OPS, and <op>.cpp defining
+// To add an op: its arguments as a struct here, a line in one of the lists below, and <op>.cpp defining
 //     namespace quire::QUIRE_ISA { void <op>(Runtime& runtime, const Args& args) {...} }
 // Everything else in <op>.cpp stands in an unnamed namespace: a symbol that two instruction sets share could be taken from the
 // wrong one by the linker. For the same reason kernels use no standard library templates.
@@ -113,22 +113,25 @@ struct RoofMultiply {
 };
 
 // clang-format off
-#define QUIRE_OPS(X)        \
-    X(rms_norm, RmsNorm)    \
-    X(silu_mul, SiluMul)    \
+// Of these amx has its own kernels; the others it takes from avx512.
+#define QUIRE_OPS_WITH_TILES(X) \
     X(linear_bf16, Linear)  \
-    X(linear_f32, Linear)   \
     X(linear_int8, Linear)  \
     X(linear_int4, Linear)  \
     X(linear_planes, Linear) \
     X(refine, Refine)       \
+    X(attention, Attention) \
+    X(roof_read, RoofRead) \
+    X(roof_multiply, RoofMultiply)
+#define QUIRE_OPS_WITHOUT_TILES(X) \
+    X(rms_norm, RmsNorm)    \
+    X(silu_mul, SiluMul)    \
+    X(linear_f32, Linear)   \
     X(quantize, Quantize)   \
     X(quantize_planes, Quantize) \
     X(rope_store, RopeStore) \
-    X(attention, Attention) \
-    X(roof_read, RoofRead) \
-    X(roof_multiply, RoofMultiply) \
     X(sample, Sample)
+#define QUIRE_OPS(X) QUIRE_OPS_WITH_TILES(X) QUIRE_OPS_WITHOUT_TILES(X)
 // clang-format on
 
 struct Kernels {
@@ -137,14 +140,26 @@ struct Kernels {
 #undef QUIRE_MEMBER
 };
 
-extern const Kernels kernels_generic, kernels_avx2, kernels_avx512;
+extern const Kernels kernels_generic, kernels_avx2, kernels_avx512, kernels_amx;
 
 }  // namespace quire
 
 #ifdef QUIRE_ISA
-namespace quire::QUIRE_ISA {
 #define QUIRE_DECLARE(op, Args) void op(Runtime& runtime, const Args& args);
+#if QUIRE_ISA_amx
+namespace quire::avx512 {
+QUIRE_OPS_WITHOUT_TILES(QUIRE_DECLARE)
+}  // namespace quire::avx512
+namespace quire::amx {
+QUIRE_OPS_WITH_TILES(QUIRE_DECLARE)
+#define QUIRE_TAKE(op, Args) using avx512::op;
+QUIRE_OPS_WITHOUT_TILES(QUIRE_TAKE)
+#undef QUIRE_TAKE
+}  // namespace quire::amx
+#else
+namespace quire::QUIRE_ISA {
 QUIRE_OPS(QUIRE_DECLARE)
-#undef QUIRE_DECLARE
 }  // namespace quire::QUIRE_ISA
+#endif
+#undef QUIRE_DECLARE
 #endif
