@@ -20,6 +20,15 @@
 //   lines of the outputs asked for, to be written, before a block of rows computes their sums (as qgemm.h does): four pairs of runs on
 //     a busy machine, 1024 rows 0.55 to 1.17 of the rate, 32 rows 0.6 to 0.9 in all four: left out
 //   a last panel of 16 columns computed whole, and rows interleaved one by one: 84-88 % instead of 90 % at 512 rows, 1024 outputs
+#if QUIRE_ISA_amx
+#include "gemm_tiles.h"
+
+namespace quire::QUIRE_ISA {
+
+void linear_bf16(Runtime& runtime, const Linear& args) { linear_tiles(runtime, args); }
+
+}  // namespace quire::QUIRE_ISA
+#else
 #include "gemm.h"
 
 namespace quire::QUIRE_ISA {
@@ -74,3 +83,4 @@ struct Bf16 {
 void linear_bf16(Runtime& runtime, const Linear& args) { linear<Bf16>(runtime, args); }
 
 }  // namespace quire::QUIRE_ISA
+#endif

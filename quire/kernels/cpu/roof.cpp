@@ -4,6 +4,7 @@
 // before it (0: none). Which distance is fastest differs by machine, so the caller tries some and keeps the best.
 // Multiplying: as many independent accumulators as hide the latency, nothing else in the loop. What is repeated:
 //            float32          bfloat16                    int8
+//   amx      vfmadd           tdpbf16ps                   tdpbsud, on tiles of zeros
 //   avx512   vfmadd           vdpbf16ps                   vpdpbusd
 //   avx2     vfmadd           vfmadd (bf16 is widened)    vpmaddwd and vpaddd: exact products of 16-bit values
 //   generic  multiply, add    the same                    the same as avx2, four lanes
@@ -14,6 +15,7 @@
 
 #include "simd.h"
 #include "table.h"
+#include "tiles.h"
 
 namespace quire::QUIRE_ISA {
 namespace {
@@ -139,6 +141,34 @@ void multiply_everywhere(Runtime& runtime, const RoofMultiply& args) {
     *args.num_ops = tasks * args.rounds * kAccumulators * P::kOps;
 }
 
+#if QUIRE_ISA_amx
+// Products of tiles; a round is four of them into four sums.
+template <bool kBytes>
+void multiply_tiles(Runtime& runtime, const RoofMultiply& args) {
+    TileConfig config;
+    for (int tile = 0; tile < 8; ++tile) config.shape(tile, 16, 64);
+    const int64_t tasks = kTasks * runtime.pool.num_threads();
+    parallel(runtime.pool, tasks, [&](int64_t) {
+        const Tiles tiles(config);  // all zero
+        for (int64_t round = 0; round < args.rounds; ++round) {
+            if constexpr (kBytes) {
+                _tile_dpbsud(0, 4, 6);
+                _tile_dpbsud(1, 4, 7);
+                _tile_dpbsud(2, 5, 6);
+                _tile_dpbsud(3, 5, 7);
+            } else {
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
+        }
+    });
+    constexpr int64_t kSums = 16 * 16;
+    *args.num_ops = tasks * args.rounds * 4 * kSums * (kBytes ? 128 : 64);
+}
+#endif
+
 }  // namespace
 
 void roof_read(Runtime& runtime, const RoofRead& args) {
@@ -151,6 +181,10 @@ void roof_read(Runtime& runtime, const RoofRead& args) {
 }
 
 void roof_multiply(Runtime& runtime, const RoofMultiply& args) {
+#if QUIRE_ISA_amx
+    if (args.type == RoofMultiply::bfloat16) return multiply_tiles<false>(runtime, args);
+    if (args.type == RoofMultiply::int8) return multiply_tiles<true>(runtime, args);
+#endif
     switch (args.type) {
         case RoofMultiply::bfloat16: return multiply_everywhere<Bfloat16>(runtime, args);
         case RoofMultiply::int8: return multiply_everywhere<Int8>(runtime, args);
