@@ -18,6 +18,9 @@
 // Knows: a Linear. Does not know: instructions.
 #pragma once
 #include "qgemm.h"
+#if QUIRE_ISA_amx
+#include "qlinear_tiles.h"
+#endif
 
 namespace quire::QUIRE_ISA {
 namespace {
@@ -127,6 +130,9 @@ void round_rows(Runtime& runtime, const QProduct& q, char* scratch) {
 // Bytes of scratch for the rounded rows of g, a multiple of 64.
 template <class P>
 int64_t rounded_bytes(const Linear& g) {
+#if QUIRE_ISA_amx
+    if (g.rows >= kFewestTiledRows) return tiled_bytes({g.k, P::kBits, g.group, g.symmetric}, g.rows);
+#endif
     const int64_t section = q_section({g.k, P::kBits, g.group, g.symmetric});
     return ceil_div(ceil_div(g.rows, P::kRows) * q_block_bytes(section, g.k, P::kRows), 64) * 64;
 }
@@ -135,6 +141,9 @@ int64_t rounded_bytes(const Linear& g) {
 template <class P, class Made>
 void q_linear(Runtime& runtime, const Linear& g, char* scratch, const Made& made) {
     if (g.rows == 0 || g.n == 0) return;
+#if QUIRE_ISA_amx
+    if (g.rows >= kFewestTiledRows) return q_linear_tiles<P>(runtime, g, scratch, made);
+#endif
     QProduct q{g, {g.k, P::kBits, g.group, g.symmetric}, 0, scratch};
     q.section = q_section(q.format);
     round_rows<P>(runtime, q, scratch);

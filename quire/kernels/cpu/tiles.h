@@ -31,6 +31,26 @@ struct alignas(64) TileConfig {
     }
 };
 
+// The instructions, for tile numbers that are template arguments (the intrinsics take literals alone).
+template <int kTile>
+inline __attribute__((always_inline)) void load_tile(const void* from, int64_t stride) {
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+inline __attribute__((always_inline)) void store_tile(void* to, int64_t stride) {
+    asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(kTile) : "memory");
+}
+template <int kTile>
+inline __attribute__((always_inline)) void clear_tile() {
+    asm volatile("tilezero %%tmm%c0" ::"i"(kTile));
+}
+// C += A * B of bytes: A signed, B signed or not.
+template <int kC, int kA, int kB, bool kSigned>
+inline __attribute__((always_inline)) void multiply_bytes() {
+    if constexpr (kSigned) asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
+    else asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
+}
+
 // The tiles of this thread, for as long as it lives.
 struct Tiles {
     explicit Tiles(const TileConfig& config) { _tile_loadconfig(&config); }
