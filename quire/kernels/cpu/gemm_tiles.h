@@ -17,7 +17,7 @@ namespace {
 
 constexpr int64_t kTileK = 32;                  // k of a product of tiles
 constexpr int64_t kTileStep = 2 * kPanel * kTileK;  // bytes of them in a panel
-constexpr int64_t kInL2 = 5 << 18;              // bytes of rounded rows that a task keeps there
+constexpr int64_t kInL2 = 3 << 18;              // bytes of rounded rows that a task keeps there: of 2 MiB, beside weights and outputs
 constexpr int64_t kPair = 2 * kTileRows16;      // rows of a pass
 
 inline int64_t tile_steps(int64_t k) { return ceil_div(k, kTileK); }

@@ -3,9 +3,10 @@
 // Integer sums of a section are exact in any order; tiles make them for 16 rows and 16 columns, and the scales are put on them by
 // vectors. int8 lies in a panel as tiles want it (pack.h), three lines apart, unsigned; int4 is widened for all rows of a task into a
 // buffer in L1, signed, so that its sums begin with zero.
-// For each group of inputs, each 32 rows, each 16 x 16 sums: products, then the scales of the 16 x 16 sums before, which the processor
-// does meanwhile. Sums in float32 are in L1: kTiledRows rows by a panel.
-// Tiles: 0 to 3 inputs of 16 rows of a group (as sections are 32 deep, four of 32, else two of 64), 4 and 5 weights, 6 and 7 sums.
+// For each group of inputs, each 32 rows, each section: products into six tiles (0 to 5; 6 takes weights, 7 inputs), then the scales of
+// the section before, which the processor does meanwhile. Sums in float32 are in L1: kTiledRows rows by a panel.
+// Versions tried, one core of a 3.3 GHz Xeon, 512 rows, 1024 -> 4096, int8 per channel: one 16 x 16 tile at a time 1.3 TOP/s, without
+// any scales 1.5 (a tile that is cleared waits for its last product: 140 cycles for 32 of multiplying).
 // Knows: tiles, panels, one task. Does not know: how tasks are split (qlinear.h).
 #pragma once
 #include "qgemm.h"
@@ -28,107 +29,112 @@ struct TiledTask {
     const char* ahead;   // to be fetched meanwhile, from the panel's own length on
 };
 
-// How deep a tile is and how many make a group.
+constexpr int64_t kPairRows = 2 * kTileRows16;
+
+// How deep a tile is: a section of 32 is half a tile.
 template <int kSections>
-struct Depth {
-    static constexpr int kTiles = kSections == 4 ? 4 : 2, kInputs = kInputGroup / kTiles, kRowsOfB = kInputs / 4;
-    static constexpr int kEach = kTiles / kSections;  // tiles of a section
-};
+constexpr int64_t kDeep = kSections == 4 ? 32 : 64;
 
 inline TileConfig byte_tiles(int64_t section, int64_t rows) {
     TileConfig config;
     const int deep = section == 32 ? 32 : 64, num_rows = int(smaller(rows, kTileRows16));
-    for (int tile = 0; tile < 4; ++tile) config.shape(tile, num_rows, deep);
-    for (int tile = 4; tile < 6; ++tile) config.shape(tile, deep / 4, 64);
-    for (int tile = 6; tile < 8; ++tile) config.shape(tile, num_rows, 64);
+    for (int tile = 0; tile < 6; ++tile) config.shape(tile, num_rows, 64);
+    config.shape(6, deep / 4, 64);
+    config.shape(7, num_rows, deep);
     return config;
 }
 
-// Sums of a 16 x 16 tile for each section of a group, and where their outputs are.
-template <int kSections>
-struct TileEnd {
-    alignas(64) int32_t sums[kSections][16 * 16];
-    const char* group;      // of the block of rows: behind its tiles stand scales and starts
-    const uint8_t* scales;  // of the group's first section, for these columns
-    float* acc;
-    int num_sections, rows;
+// Integer sums of a section for one or two blocks of rows, and what becomes of them.
+struct SectionEnd {
+    alignas(64) int32_t sums[kPairRows * kPanel];
+    const char* group;      // of the first block: behind its tiles stand scales and starts
+    int64_t block_bytes;
+    const uint8_t* scales;  // of the section
+    float *f, *acc;         // [rows][kPanel]
+    int section, rows;
+    bool first, last;       // of its group
+
+    const float* x_scales(int64_t row) const {
+        return reinterpret_cast<const float*>(group + row / kTileRows16 * block_bytes + kTiledGroup) + row % kTileRows16;
+    }
 };
 
-// Scales of up to 16 rows. `kStart`: sums begin with what stands in the rows' sums.
+// The scales of a section. `kStart`: sums begin with what stands in the rows' sums.
 template <class P, int kSections, bool kStart>
-inline __attribute__((always_inline)) void put_scales(const TileEnd<kSections>& end) {
-    const auto* x_scales = reinterpret_cast<const float*>(end.group + kTiledGroup);
-    const auto* starts = reinterpret_cast<const int32_t*>(x_scales + 16);
-    Vec scale[kSections], offset[kSections];
-    for (int s = 0; s < kSections; ++s) {
+inline void put_scales(const SectionEnd& end) {
+    constexpr bool kWhole = kSections == 1;
+    Vec scale[3], offset[3];
+    for (int v = 0; v < 3; ++v) {
         if constexpr (P::kScales == Scales::channel) continue;
-        const auto* at = reinterpret_cast<const uint16_t*>(end.scales + (s < end.num_sections ? s : 0) * P::kScaleBytes);
-        scale[s] = load_bf16(at);
-        if constexpr (P::kScales == Scales::offset) offset[s] = load_bf16(at + kPanel);
+        const auto* at = reinterpret_cast<const uint16_t*>(end.scales) + kLanes * v;
+        scale[v] = load_bf16(at);
+        if constexpr (P::kScales == Scales::offset) offset[v] = load_bf16(at + kPanel);
     }
-    for (int r = 0; r < end.rows; ++r) {
-        float* const to = end.acc + r * kPanel;
-        Vec value = zero();
-        for (int s = 0; s < kSections; ++s) {
-            if (kSections > 1 && s >= end.num_sections) break;
-            Ints sum = {_mm512_load_si512(end.sums[s] + 16 * r)};
-            if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_set1_epi32(starts[16 * s + r]));
-            const Vec here = as_float(sum);
-            if constexpr (P::kScales == Scales::channel) value = here;
-            else value = kSections == 1 ? mul(here, scale[s]) : fma(here, scale[s], value);
-            if constexpr (P::kScales == Scales::offset) {
-                float total;
-                memcpy(&total, starts + 16 * s + r, 4);
-                value = fma(offset[s], set1(total), value);
+    for (int64_t r = 0; r < end.rows; ++r) {
+        const float* const x_scale = end.x_scales(r);
+        const float* const start = x_scale + 16 * (1 + end.section);
+        for (int v = 0; v < 3; ++v) {
+            const int64_t at = r * kPanel + kLanes * v;
+            Ints sum = {_mm512_load_si512(end.sums + at)};
+            if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_castps_si512(_mm512_set1_ps(*start)));
+            Vec value = as_float(sum);
+            if constexpr (P::kScales != Scales::channel) {
+                value = kWhole ? mul(value, scale[v]) : fma(value, scale[v], end.first ? zero() : load(end.f + at));
             }
+            if constexpr (P::kScales == Scales::offset) value = fma(offset[v], set1(*start), value);
+            if (kWhole || end.last) store(end.acc + at, fma(value, set1(*x_scale), load(end.acc + at)));
+            else store(end.f + at, value);
         }
-        store(to, fma(value, set1(x_scales[r]), load(to)));
     }
 }
 
-template <int kSections, int kTile, bool kSigned, int kC>
-inline __attribute__((always_inline)) void tile_of_group(const char* b, int64_t stride) {
-    constexpr int kB = 4 + kTile % 2;
-    load_tile<kB>(b, stride);
-    multiply_bytes<kC, kTile, kB, kSigned>();
-}
-
-// The sums of one 16 x 16 tile.
-template <int kSections, bool kSigned>
-inline __attribute__((always_inline)) void sum_tile(const char* b, TileEnd<kSections>& end) {
-    using D = Depth<kSections>;
-    constexpr int64_t kStride = 4 * kPanel, kDown = D::kRowsOfB * kStride;
-    clear_tile<6>();
-    tile_of_group<kSections, 0, kSigned, 6>(b, kStride);
-    if constexpr (D::kEach == 1) {
-        store_tile<6>(end.sums[0], 64);
-        clear_tile<7>();
-        tile_of_group<kSections, 1, kSigned, 7>(b + kDown, kStride);
-        store_tile<7>(end.sums[1], 64);
-    } else {
-        tile_of_group<kSections, 1, kSigned, 6>(b + kDown, kStride);
-        store_tile<6>(end.sums[0], 64);
+// One step of 64 or 32 inputs for one or two blocks of rows.
+template <bool kTwo, bool kSigned>
+inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const char* a1, const char* b) {
+    load_tile<6>(b, 4 * kPanel);
+    load_tile<7>(a0, kTileRowBytes);
+    multiply_bytes<0, 7, 6, kSigned>();
+    if constexpr (kTwo) {
+        load_tile<7>(a1, kTileRowBytes);
+        multiply_bytes<3, 7, 6, kSigned>();
     }
-    if constexpr (kSections == 4) {
-        clear_tile<6>();
-        tile_of_group<kSections, 2, kSigned, 6>(b + 2 * kDown, kStride);
-        store_tile<6>(end.sums[2], 64);
-        clear_tile<7>();
-        tile_of_group<kSections, 3, kSigned, 7>(b + 3 * kDown, kStride);
-        store_tile<7>(end.sums[3], 64);
+    load_tile<6>(b + 64, 4 * kPanel);
+    if constexpr (kTwo) {
+        multiply_bytes<4, 7, 6, kSigned>();
+        load_tile<7>(a0, kTileRowBytes);
+    }
+    multiply_bytes<1, 7, 6, kSigned>();
+    load_tile<6>(b + 128, 4 * kPanel);
+    multiply_bytes<2, 7, 6, kSigned>();
+    if constexpr (kTwo) {
+        load_tile<7>(a1, kTileRowBytes);
+        multiply_bytes<5, 7, 6, kSigned>();
     }
 }
 
-template <int kSections>
-inline __attribute__((always_inline)) void load_inputs(const char* group) {
-    load_tile<0>(group, kTileRowBytes);
-    if constexpr (kSections == 4) {
-        load_tile<1>(group + 32, kTileRowBytes);
-        load_tile<2>(group + kTileBytes, kTileRowBytes);
-        load_tile<3>(group + kTileBytes + 32, kTileRowBytes);
-    } else {
-        load_tile<1>(group + kTileBytes, kTileRowBytes);
+// sums of a section: `a` are its inputs in the group of the first block.
+template <int kSections, bool kTwo, bool kSigned>
+inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b, int32_t* sums) {
+    constexpr int64_t kSteps = kInputGroup / kSections / kDeep<kSections>;
+    constexpr int64_t kSecond = kTileRows16 * kPanel;
+    clear_tile<0>();
+    clear_tile<1>();
+    clear_tile<2>();
+    if constexpr (kTwo) {
+        clear_tile<3>();
+        clear_tile<4>();
+        clear_tile<5>();
     }
+    for (int64_t i = 0; i < kSteps; ++i) {
+        const char* const a0 = a + i * kTileBytes;
+        step_of_bytes<kTwo, kSigned>(a0, a0 + block_bytes, b + i * kDeep<kSections> * kPanel);
+    }
+    store_tile<0>(sums, 4 * kPanel);
+    if constexpr (kTwo) store_tile<3>(sums + kSecond, 4 * kPanel);
+    store_tile<1>(sums + 16, 4 * kPanel);
+    if constexpr (kTwo) store_tile<4>(sums + kSecond + 16, 4 * kPanel);
+    store_tile<2>(sums + 32, 4 * kPanel);
+    if constexpr (kTwo) store_tile<5>(sums + kSecond + 32, 4 * kPanel);
 }
 
 // A group of a panel as bytes, [k/4][48][4]: int8 as it lies, if it is whole; else in `buffer`, zeros behind the last input.
@@ -153,46 +159,62 @@ inline const char* bytes_of_group(const uint8_t* w, int64_t length, bool symmetr
     return buffer;
 }
 
-// Adds a group of inputs to the sums of all rows of a task.
+// A group of inputs of a task.
+struct TiledGroup {
+    const char *a, *b;      // inputs of the first block, weights as bytes
+    const uint8_t* scales;  // of the first section
+    int num_sections;
+    const char* ahead;      // to be fetched, so many lines with each section
+    int lines;
+};
+
+// Adds it to the sums of all rows. Two ends, in turn: of the section before, scales are put on while this one is multiplied.
 template <class P, int kSections>
-void tiled_group(const TiledTask& t, const char* a, const char* b, const uint8_t* scales, int num_sections, const char* ahead, int lines) {
+void tiled_group(const TiledTask& t, const TiledGroup& g, SectionEnd (&ends)[2], int& now, float* f) {
     constexpr bool kSigned = P::kBits == 4, kStart = P::kBits == 8;
-    TileEnd<kSections> ends[2];
-    int now = 0;
-    bool pending = false;
-    for (int64_t row = 0; row < t.rows; row += kTileRows16, a += t.block_bytes) {
-        load_inputs<kSections>(a);
-        for (int v = 0; v < 3; ++v) {
-            TileEnd<kSections>& end = ends[now];
-            for (int line = 0; line < lines; ++line, ahead += 64) prefetch_l2(ahead);
-            sum_tile<kSections, kSigned>(b + 64 * v, end);
+    constexpr int64_t kInputs = kInputGroup / kSections;
+    const char *a = g.a, *ahead = g.ahead;
+    for (int64_t row = 0; row < t.rows; row += kPairRows, a += 2 * t.block_bytes) {
+        for (int s = 0; s < g.num_sections; ++s, now ^= 1) {
+            SectionEnd &end = ends[now], &before = ends[now ^ 1];
+            for (int line = 0; line < g.lines; ++line, ahead += 64) prefetch_l2(ahead);
+            const char* const inputs = a + s * kInputs / 64 * kTileBytes + s * kInputs % 64;
+            const char* const b = g.b + s * kInputs * kPanel;
+            if (t.rows - row > kTileRows16) sum_section<kSections, true, kSigned>(inputs, t.block_bytes, b, end.sums);
+            else sum_section<kSections, false, kSigned>(inputs, t.block_bytes, b, end.sums);
             end.group = a;
-            end.scales = scales + 32 * v;
-            end.acc = t.acc + row * kPanel + 16 * v;
-            end.num_sections = num_sections;
-            end.rows = int(smaller(t.rows - row, kTileRows16));
-            now ^= 1;
-            if (pending) put_scales<P, kSections, kStart>(ends[now]);
-            pending = true;
+            end.block_bytes = t.block_bytes;
+            end.scales = g.scales + s * P::kScaleBytes;
+            end.f = f;
+            end.acc = t.acc + row * kPanel;
+            end.section = s;
+            end.rows = int(smaller(t.rows - row, kPairRows));
+            end.first = s == 0;
+            end.last = s + 1 == g.num_sections;
+            if (before.rows > 0) put_scales<P, kSections, kStart>(before);
         }
     }
-    put_scales<P, kSections, kStart>(ends[now ^ 1]);
 }
 
 // All inputs of a task.
 template <class P, int kSections>
 void tiled_task(const TiledTask& t) {
     alignas(64) char buffer[kInputGroup * kPanel];
+    alignas(64) float f[kSections == 1 ? 1 : kPairRows * kPanel];
+    SectionEnd ends[2];
+    ends[0].rows = ends[1].rows = 0;
+    int now = 0;
     memset(t.acc, 0, size_t(t.rows * kPanel) * sizeof(float));
-    const int64_t group_bytes = tiled_group_bytes(t.section), blocks = ceil_div(t.rows, kTileRows16);
-    const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, 3 * blocks));
+    const int64_t group_bytes = tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
+    const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes));
     const char *a = t.a, *ahead = t.ahead;
-    for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * 3 * blocks * 64) {
+    for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * kSections * passes * 64) {
         const int64_t length = smaller(t.format.k - k, kInputGroup);
-        const char* b = bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, buffer);
         const uint8_t* scales = P::kScales == Scales::channel ? t.w : t.w + q_scales_at(t.format, k);
-        tiled_group<P, kSections>(t, a, b, scales, int(ceil_div(length, t.section)), ahead, lines);
+        const char* b = bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, buffer);
+        tiled_group<P, kSections>(t, {a, b, scales, int(ceil_div(length, t.section)), ahead, lines}, ends, now, f);
     }
+    put_scales<P, kSections, P::kBits == 8>(ends[now ^ 1]);
 }
 
 template <class P>
