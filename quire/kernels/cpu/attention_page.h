@@ -10,6 +10,7 @@
 //   open, close      the accumulator of values before and after a tile; raise: from one part to the next
 //   kDegree          of the polynomial of its weights
 //   query_scale, query_sum   what a row's scores are scaled by, what its integer sums begin with (attention_rows.h)
+//   kTiles           on amx, products are those of tiles (attention_tiles.h)
 //   num_words        words of values for rows that see from `least` to `most` keys of the tile
 // Bf16, F32: accumulators are float32 throughout, words in ascending order; a row stops at its own key (weigh_rest).
 //
@@ -102,6 +103,7 @@ struct FloatSums {
 
 struct Bf16 : FloatSums {
     static constexpr int kStep = 2, kDegree = 4;
+    static constexpr bool kTiles = true;
     using Word = Pairs;
     static Pairs load(const uint32_t* p) { return load_pairs(reinterpret_cast<const uint16_t*>(p)); }
     static Pairs broadcast(const uint32_t* p) { return broadcast_pair(reinterpret_cast<const uint16_t*>(p)); }
@@ -121,6 +123,7 @@ struct Bf16 : FloatSums {
 
 struct F32 : FloatSums {
     static constexpr int kStep = 1, kDegree = 6;
+    static constexpr bool kTiles = false;
     using Word = Vec;
     static Vec load(const uint32_t* p) { return QUIRE_ISA::load(reinterpret_cast<const float*>(p)); }
     static Vec broadcast(const uint32_t* p) {
@@ -143,6 +146,7 @@ struct F32 : FloatSums {
 
 struct Int8 {
     static constexpr int kStep = 4, kParts = 2, kDegree = 4;
+    static constexpr bool kTiles = false;
     static constexpr float kQueryTop = 127 * 128, kWeightTop = 65535, kTiny = 0x1p-100f;
     using Word = Bytes;
     using Sum = Sums;

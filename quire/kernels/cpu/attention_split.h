@@ -3,6 +3,9 @@
 // Knows: rows, pages, splits. Does not know: items, threads.
 #pragma once
 #include "attention_rows.h"
+#if QUIRE_ISA_amx
+#include "attention_tiles.h"
+#endif
 
 namespace quire::QUIRE_ISA {
 namespace {
@@ -96,10 +99,19 @@ void run_keys_across(Work<T>& work, const Attention& args, int begin, int end, i
     end_across(x, work, state.max, state.acc);
 }
 
+// Whether an item of so many rows of a head goes by lanes of rows. bf16 pages on amx have one way for all: tiles.
+template <class T>
+inline bool goes_across(const Work<T>& work) {
+#if QUIRE_ISA_amx
+    if (T::kTiles) return false;
+#endif
+    return work.head_rows >= kManyRows;
+}
+
 // Keys [begin, end), begin at a key tile, the end of the split at most.
 template <class T>
 void run_keys(Work<T>& work, const Attention& args, int begin, int end, State state) {
-    if (work.head_rows >= kManyRows) {
+    if (goes_across(work)) {
         for (int row = 0; row < work.num_rows; row += work.head_rows) run_keys_across(work, args, begin, end, row, state);
         return;
     }
