@@ -1,6 +1,7 @@
 #include "attention_plan.h"
 
 #include <algorithm>
+#include <tuple>
 
 #include "attention_sharing.h"
 
@@ -205,6 +206,18 @@ int64_t emit_items(const AttentionShape& shape, AttentionPlan& plan) {
     return partial;
 }
 
+// Items of many rows, sequence by sequence and head by head: who has read a head's pages finds them in its cache for the next tile of
+// rows (2,048 tokens of a head of 128 dims are 1 MiB). Behind them items of few rows as they came. Where the plan was in order of
+// cost alone, a prompt of 2048 on amx read 20 times its pages from beyond L2, and took 1.5 times as long.
+void order_by_pages(const AttentionPlan& plan) {
+    const auto key = [&](const AttentionItem& item) {
+        const QueryTile& tile = plan.tiles[item.tile];
+        const bool many = tile.num_positions * tile.num_heads >= kTileRows / 2;
+        return std::tuple(many ? tile.seq : INT32_MAX, many ? item.kv_head : 0);
+    };
+    std::stable_sort(plan.items, plan.items + plan.num_items, [&](const AttentionItem& a, const AttentionItem& b) { return key(a) < key(b); });
+}
+
 void emit_shared(const AttentionShape& shape, const Sharing& sharing, const Shares& shares, int64_t partial, AttentionPlan& plan) {
     for (int32_t i = 0; i < sharing.num_rows; ++i) {
         plan.shared_rows[i] = sharing.rows[i];
@@ -235,7 +248,9 @@ AttentionPlan plan_attention(const AttentionShape& shape, Scratch& scratch) {
     std::sort(plan.tiles, plan.tiles + plan.num_tiles, [](const QueryTile& a, const QueryTile& b) {
         return a.cost * a.item_heads * b.num_parts > b.cost * b.item_heads * a.num_parts;
     });
-    emit_shared(shape, sharing, shares, emit_items(shape, plan), plan);
+    const int64_t partial = emit_items(shape, plan);
+    order_by_pages(plan);
+    emit_shared(shape, sharing, shares, partial, plan);
     return plan;
 }
 

@@ -56,7 +56,7 @@ struct SharedItem {
 // Arrays in the device's scratch, valid until the next launch.
 struct AttentionPlan {
     QueryTile* tiles;
-    AttentionItem* items;   // largest first
+    AttentionItem* items;   // of many rows by sequence and head, then of few; within these largest first
     AttentionItem* merges;  // one per tile and run of kv heads that was divided
     SharedRow* shared_rows;
     SharedItem* pieces;  // of shared keys, each within a split, by stage

@@ -76,6 +76,12 @@ void find_next(Work<T>& work, const KvView& kv, int tile_begin, bool last_head) 
 template <class T>
 void run_tile(Work<T>& work, int first, int end, int tile_begin, int num_tiles, float scale, State state) {
     score_rows(work, first, end, num_tiles);
+#if QUIRE_ISA_amx
+    if constexpr (T::kTiles) {
+        soften_rows(work, first, end, tile_begin, scale, state.max);
+        return weigh_rows(work, first, end, tile_begin, state.acc);
+    }
+#endif
     for (int r = first; r < end; ++r) {
         const int limit = least(work.visible[r] - tile_begin, kKeyTile);
         T::find_scales(work, limit);

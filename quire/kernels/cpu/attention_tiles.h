@@ -131,6 +131,56 @@ inline void score_rows(Work<Bf16>& work, int first, int end, int num_tiles) {
     else score_blocks<false>(work, q, first, num_tiles);
 }
 
+// Two of a row's softmax passes over a tile, as soften_row has them: first the scaled scores and what is largest, for all rows, so that
+// no row waits for the row before; then corrections, 16 rows at a time; then the weights.
+inline void find_maxima(Work<Bf16>& work, int row, int limit, float scale, float& tile_max, float& guard_sum) {
+    constexpr int kAll = kKeyTile / kLanes;
+    float* const scores = work.scores + row * kKeyTile;
+    const Vec by = set1(scale), lowest = set1(-__builtin_inff());
+    Vec highest[2] = {lowest, lowest}, guard[2] = {zero(), zero()};
+    for (int i = 0; i < kAll; ++i) {
+        const int seen = limit - i * kLanes;
+        if (seen <= 0) break;
+        Vec s = mul(load(scores + i * kLanes), by);
+        if (seen < kLanes) s.v = _mm512_mask_mov_ps(set1(kUnseen).v, first_lanes(seen), s.v);
+        store(scores + i * kLanes, s);
+        highest[i % 2] = max(highest[i % 2], s);
+        guard[i % 2] = fma(s, zero(), guard[i % 2]);
+    }
+    tile_max = largest(max(highest[0], highest[1]));
+    guard_sum = sum(add(guard[0], guard[1]));
+}
+
+inline void put_row_weights(Work<Bf16>& work, int row, int limit, float new_max, float correction, float guard) {
+    float* const scores = work.scores + row * kKeyTile;
+    float* const lanes = work.lanes + row * 16;
+    Vec sums[2] = {add(mul(load(lanes), set1(correction)), set1(guard)), zero()};
+    const Vec top = set1(new_max);
+    const int end = (limit + kLanes - 1) / kLanes;
+    for (int i = 0; i < end; ++i) {
+        const Vec p = Bf16::put_weights(work, row, i * kLanes, exp2<Bf16::kDegree>(sub(load(scores + i * kLanes), top)));
+        sums[i % 2] = add(sums[i % 2], p);
+    }
+    store(lanes, add(sums[0], sums[1]));
+}
+
+inline void soften_rows(Work<Bf16>& work, int first, int end, int tile_begin, float scale, float* running) {
+    alignas(64) float tile_max[kTileRows], guard[kTileRows], now[kTileRows];
+    const auto limit = [&](int row) { return least(kKeyTile, work.visible[row] - tile_begin); };
+    for (int row = first; row < end; ++row) find_maxima(work, row, limit(row), scale, tile_max[row - first], guard[row - first]);
+    for (int i = 0; i < end - first; i += kLanes) {
+        const int n = least(kLanes, end - first - i);
+        const Vec before = load_n(running + first + i, n), here = load_n(tile_max + i, n);
+        const Vec top = below(here, before, before, here);
+        store_n(work.correction + first + i, below(before, top, exp2<Bf16::kDegree>(sub(before, top)), set1(1.0f)), n);
+        store_n(running + first + i, top, n);
+        store_n(now + i, top, n);
+    }
+    for (int row = first; row < end; ++row) {
+        put_row_weights(work, row, limit(row), now[row - first], work.correction[row], guard[row - first]);
+    }
+}
+
 // values[words][padded_dim] of the first `limit` keys of the tile, zeros from there to the end of a product; meanwhile the next
 // tiles' values are fetched.
 inline void copy_values(const Work<Bf16>& work, int limit, uint32_t* values) {
