@@ -9,21 +9,34 @@ namespace {
 
 constexpr int64_t kFewestTiledRows = 9;  // up to eight rows wait for memory, and a tile has sixteen
 
-// Bytes of a block of 16 rows.
-inline int64_t tiled_block_bytes(int64_t section, int64_t k) { return ceil_div(k, kInputGroup) * tiled_group_bytes(section); }
+// Where blocks of 16 rows lie: those of a task one behind the other for each group of inputs, in the order in which the task reads them.
+struct TiledRows {
+    int64_t rows, group_bytes, groups;
 
-inline int64_t tiled_bytes(const QFormat& format, int64_t rows) {
-    return ceil_div(rows, kTileRows16) * tiled_block_bytes(q_section(format), format.k);
-}
+    TiledRows(const QFormat& format, int64_t rows)
+        : rows(rows), group_bytes(tiled_group_bytes(q_section(format))), groups(ceil_div(format.k, kInputGroup)) {}
+    int64_t bytes() const { return ceil_div(rows, kTileRows16) * groups * group_bytes; }
+    // Of row `row`'s block: its first group, and the way from group to group.
+    int64_t begin(int64_t row) const {
+        const int64_t task = row / kTiledRows * kTiledRows;
+        return task / kTileRows16 * groups * group_bytes + (row - task) / kTileRows16 * group_bytes;
+    }
+    int64_t stride(int64_t row) const {
+        return ceil_div(smaller(kTiledRows, rows - row / kTiledRows * kTiledRows), kTileRows16) * group_bytes;
+    }
+};
+
+inline int64_t tiled_bytes(const QFormat& format, int64_t rows) { return TiledRows(format, rows).bytes(); }
 
 // R rows of g from `row` on, which stand in one block.
 template <int R>
-void tile_rows(const Linear& g, const QFormat& format, int64_t section, int64_t row, char* block) {
+void tile_rows(const Linear& g, const QFormat& format, int64_t row, char* block, int64_t stride) {
+    const int64_t section = q_section(format);
     alignas(64) float made[R * kInputGroup];
     float scales[R];
     const float* x[R];
     for (int r = 0; r < R; ++r) scales[r] = row_scale(g, row + r);
-    for (int64_t k = 0; k < g.k; k += kInputGroup, block += tiled_group_bytes(section)) {
+    for (int64_t k = 0; k < g.k; k += kInputGroup, block += stride) {
         const int64_t length = smaller(g.k - k, kInputGroup);
         const TiledRow to = tiled_row(block, row % kTileRows16);
         for (int r = 0; r < R; ++r) x[r] = input_part(g, row + r, scales[r], k, length, made + r * kInputGroup);
@@ -37,14 +50,15 @@ void tile_rows(const Linear& g, const QFormat& format, int64_t section, int64_t 
 
 inline void rows_to_tiles(Runtime& runtime, const Linear& g, const QFormat& format, char* scratch) {
     constexpr int64_t kFour = 4;
-    const int64_t fours = ceil_div(g.rows, kFour), most = kPackChunks * runtime.pool.num_threads(), section = q_section(format);
-    const int64_t num_chunks = g.rows * g.k <= kSmallPack ? 1 : smaller(fours, most), block_bytes = tiled_block_bytes(section, g.k);
+    const int64_t fours = ceil_div(g.rows, kFour), most = kPackChunks * runtime.pool.num_threads();
+    const int64_t num_chunks = g.rows * g.k <= kSmallPack ? 1 : smaller(fours, most);
+    const TiledRows layout(format, g.rows);
     parallel(runtime.pool, num_chunks, [&](int64_t chunk) {
         for (int64_t i = fours * chunk / num_chunks; i < fours * (chunk + 1) / num_chunks; ++i) {
             const int64_t first = i * kFour, end = smaller(first + kFour, g.rows);
-            char* const block = scratch + first / kTileRows16 * block_bytes;
-            if (end - first == kFour) tile_rows<4>(g, format, section, first, block);
-            else for (int64_t row = first; row < end; ++row) tile_rows<1>(g, format, section, row, block);
+            char* const block = scratch + layout.begin(first);
+            if (end - first == kFour) tile_rows<4>(g, format, first, block, layout.stride(first));
+            else for (int64_t row = first; row < end; ++row) tile_rows<1>(g, format, row, block, layout.stride(first));
         }
     });
 }
@@ -53,10 +67,9 @@ inline void rows_to_tiles(Runtime& runtime, const Linear& g, const QFormat& form
 template <class P>
 void tiled_panel(const Linear& g, const QFormat& format, const char* a, int64_t panel, int64_t first, int64_t rows) {
     alignas(64) float acc[kTiledRows * kPanel];
-    const int64_t section = q_section(format), block_bytes = tiled_block_bytes(section, g.k), column = panel * kPanel;
-    const int64_t panel_bytes = q_panel_bytes(format);
+    const int64_t column = panel * kPanel, panel_bytes = q_panel_bytes(format);
     const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + panel * panel_bytes;
-    any_tiled_task<P>({format, section, a + first / kTileRows16 * block_bytes, block_bytes, w, rows, acc,
+    any_tiled_task<P>({format, q_section(format), a + TiledRows(format, g.rows).begin(first), w, rows, acc,
                        reinterpret_cast<const char*>(w) + panel_bytes});
     const QOut out{g.out + first * g.n + column, g.n, smaller(kPanel, g.n - column),
                    reinterpret_cast<const uint16_t*>(w + q_scales_at(format, 0)), g.bias ? g.bias + column : nullptr, g.accumulate};

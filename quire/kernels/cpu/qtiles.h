@@ -21,8 +21,7 @@ constexpr int64_t kTiledRows = 64;  // of a task
 struct TiledTask {
     const QFormat& format;
     int64_t section;
-    const char* a;       // the first row's block
-    int64_t block_bytes;  // of 16 rows
+    const char* a;       // the inputs: for each group the blocks of 16 rows (qtiles_input.h)
     const uint8_t* w;    // the panel
     int64_t rows;
     float* acc;          // [rows][kPanel]
@@ -112,11 +111,10 @@ inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const c
     }
 }
 
-// sums of a section: `a` are its inputs in the group of the first block.
+// Products of a section, into tiles: `a` are its inputs in the group of the first block.
 template <int kSections, bool kTwo, bool kSigned>
-inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b, int32_t* sums) {
+inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b) {
     constexpr int64_t kSteps = kInputGroup / kSections / kDeep<kSections>;
-    constexpr int64_t kSecond = kTileRows16 * kPanel;
     clear_tile<0>();
     clear_tile<1>();
     clear_tile<2>();
@@ -129,6 +127,11 @@ inline __attribute__((always_inline)) void sum_section(const char* a, int64_t bl
         const char* const a0 = a + i * kTileBytes;
         step_of_bytes<kTwo, kSigned>(a0, a0 + block_bytes, b + i * kDeep<kSections> * kPanel);
     }
+}
+
+template <bool kTwo>
+inline __attribute__((always_inline)) void store_section(int32_t* sums) {
+    constexpr int64_t kSecond = kTileRows16 * kPanel;
     store_tile<0>(sums, 4 * kPanel);
     if constexpr (kTwo) store_tile<3>(sums + kSecond, 4 * kPanel);
     store_tile<1>(sums + 16, 4 * kPanel);
@@ -168,22 +171,28 @@ struct TiledGroup {
     int lines;
 };
 
-// Adds it to the sums of all rows. Two ends, in turn: of the section before, scales are put on while this one is multiplied.
+// Adds it to the sums of all rows. Two ends, in turn: of the section before, scales are put on while this one is multiplied, and before
+// its tiles are stored: what is loaded behind a tile's store waits for the tile.
 template <class P, int kSections>
 void tiled_group(const TiledTask& t, const TiledGroup& g, SectionEnd (&ends)[2], int& now, float* f) {
     constexpr bool kSigned = P::kBits == 4, kStart = P::kBits == 8;
     constexpr int64_t kInputs = kInputGroup / kSections;
+    const int64_t block_bytes = tiled_group_bytes(t.section);
     const char *a = g.a, *ahead = g.ahead;
-    for (int64_t row = 0; row < t.rows; row += kPairRows, a += 2 * t.block_bytes) {
+    for (int64_t row = 0; row < t.rows; row += kPairRows, a += 2 * block_bytes) {
         for (int s = 0; s < g.num_sections; ++s, now ^= 1) {
             SectionEnd &end = ends[now], &before = ends[now ^ 1];
             for (int line = 0; line < g.lines; ++line, ahead += 64) prefetch_l2(ahead);
             const char* const inputs = a + s * kInputs / 64 * kTileBytes + s * kInputs % 64;
             const char* const b = g.b + s * kInputs * kPanel;
-            if (t.rows - row > kTileRows16) sum_section<kSections, true, kSigned>(inputs, t.block_bytes, b, end.sums);
-            else sum_section<kSections, false, kSigned>(inputs, t.block_bytes, b, end.sums);
+            const bool two = t.rows - row > kTileRows16;
+            if (two) sum_section<kSections, true, kSigned>(inputs, block_bytes, b);
+            else sum_section<kSections, false, kSigned>(inputs, block_bytes, b);
+            if (before.rows > 0) put_scales<P, kSections, kStart>(before);
+            if (two) store_section<true>(end.sums);
+            else store_section<false>(end.sums);
             end.group = a;
-            end.block_bytes = t.block_bytes;
+            end.block_bytes = block_bytes;
             end.scales = g.scales + s * P::kScaleBytes;
             end.f = f;
             end.acc = t.acc + row * kPanel;
@@ -191,7 +200,6 @@ void tiled_group(const TiledTask& t, const TiledGroup& g, SectionEnd (&ends)[2],
             end.rows = int(smaller(t.rows - row, kPairRows));
             end.first = s == 0;
             end.last = s + 1 == g.num_sections;
-            if (before.rows > 0) put_scales<P, kSections, kStart>(before);
         }
     }
 }
@@ -205,7 +213,7 @@ void tiled_task(const TiledTask& t) {
     ends[0].rows = ends[1].rows = 0;
     int now = 0;
     memset(t.acc, 0, size_t(t.rows * kPanel) * sizeof(float));
-    const int64_t group_bytes = tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
+    const int64_t group_bytes = ceil_div(t.rows, kTileRows16) * tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
     const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes));
     const char *a = t.a, *ahead = t.ahead;
     for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * kSections * passes * 64) {

@@ -1,6 +1,6 @@
 // Activations of int8 and int4 products as AMX tiles read them: rounded as qinput.h says, bit for bit, in blocks of 16 rows.
 //
-// Layout: for each block, for each group of kInputGroup inputs
+// Layout: for each group of kInputGroup inputs, for each block of a task (qlinear_tiles.h)
 //     [2][16 rows][64] int8, zeros behind the last input | [16] float32 scales | [sections][16] int32 or float32
 // The last is what qinput.h calls the sum of a section: what integer sums begin with, or with offsets the sum of q.
 // Knows: rows. Does not know: threads, weights but their QFormat.
