@@ -7,6 +7,10 @@
 // by columns, the eighth by rows: the processor renames tiles, so that this waits for nothing.
 // The last k, where 32 do not divide it, come from a copy with zeros behind them: what follows in memory may be NaN.
 // Work is split over panels and rows only: rows of a task stay in L2 for all its panels.
+//
+// Versions tried, one core of a 3.3 GHz Xeon (3.2 TFLOP/s), 512 rows, 1024 -> 4096: as now 1.2 to 1.4 TFLOP/s (weights and rows from L2: a
+// loop of its own on zeros makes 1.9; from L1 3.0); all rows in L2 at once 1.1; lines of the outputs fetched for writing before a pass
+// 0.9 to 1.0 of the rate; rows or weights fetched into L1 one to four steps ahead 0.9 to 1.0; cache blocks of 128 to 512 k 0.8 to 1.05.
 // Knows: tiles, panels. Does not know: Python, types of models.
 #pragma once
 #include "gemm.h"

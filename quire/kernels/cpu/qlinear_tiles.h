@@ -69,10 +69,12 @@ void tiled_panel(const Linear& g, const QFormat& format, const char* a, int64_t 
     alignas(64) float acc[kTiledRows * kPanel];
     const int64_t column = panel * kPanel, panel_bytes = q_panel_bytes(format);
     const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + panel * panel_bytes;
-    any_tiled_task<P>({format, q_section(format), a + TiledRows(format, g.rows).begin(first), w, rows, acc,
-                       reinterpret_cast<const char*>(w) + panel_bytes});
+    const int64_t shares = ceil_div(g.rows, kTiledRows), share = panel_bytes / shares / 64 * 64;
+    const char* const ahead = reinterpret_cast<const char*>(w) + panel_bytes + first / kTiledRows * share;
     const QOut out{g.out + first * g.n + column, g.n, smaller(kPanel, g.n - column),
                    reinterpret_cast<const uint16_t*>(w + q_scales_at(format, 0)), g.bias ? g.bias + column : nullptr, g.accumulate};
+    for (int64_t r = 0; r < rows; ++r) fetch_outs<1>({out.to + r * out.stride, out.stride, out.columns, nullptr, nullptr, false});
+    any_tiled_task<P>({format, q_section(format), a + TiledRows(format, g.rows).begin(first), w, rows, acc, ahead, shares});
     for (int64_t r = 0; r < rows; ++r) {
         for (int64_t i = 0; i < out.columns; i += kLanes) {
             write_out<P>(out, load(acc + r * kPanel + i), out.to + r * out.stride + i, i, int(smaller(out.columns - i, kLanes)));

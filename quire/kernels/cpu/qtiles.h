@@ -25,7 +25,8 @@ struct TiledTask {
     const uint8_t* w;    // the panel
     int64_t rows;
     float* acc;          // [rows][kPanel]
-    const char* ahead;   // to be fetched meanwhile, from the panel's own length on
+    const char* ahead;   // to be fetched meanwhile, and what share of a panel that is
+    int64_t num_shares;
 };
 
 constexpr int64_t kPairRows = 2 * kTileRows16;
@@ -53,8 +54,8 @@ struct SectionEnd {
     int section, rows;
     bool first, last;       // of its group
 
-    const float* x_scales(int64_t row) const {
-        return reinterpret_cast<const float*>(group + row / kTileRows16 * block_bytes + kTiledGroup) + row % kTileRows16;
+    const float* x_scales(int64_t row) const {  // of the block that begins with this row
+        return reinterpret_cast<const float*>(group + row / kTileRows16 * block_bytes + kTiledGroup);
     }
 };
 
@@ -69,20 +70,26 @@ inline void put_scales(const SectionEnd& end) {
         scale[v] = load_bf16(at);
         if constexpr (P::kScales == Scales::offset) offset[v] = load_bf16(at + kPanel);
     }
-    for (int64_t r = 0; r < end.rows; ++r) {
-        const float* const x_scale = end.x_scales(r);
-        const float* const start = x_scale + 16 * (1 + end.section);
-        for (int v = 0; v < 3; ++v) {
-            const int64_t at = r * kPanel + kLanes * v;
-            Ints sum = {_mm512_load_si512(end.sums + at)};
-            if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_castps_si512(_mm512_set1_ps(*start)));
-            Vec value = as_float(sum);
-            if constexpr (P::kScales != Scales::channel) {
-                value = kWhole ? mul(value, scale[v]) : fma(value, scale[v], end.first ? zero() : load(end.f + at));
+    const int32_t* sums = end.sums;
+    float *f = end.f, *acc = end.acc;
+    const bool first = end.first, last = end.last;
+    for (int64_t row = 0; row < end.rows; row += kTileRows16) {
+        const float* x_scale = end.x_scales(row);
+        const float* start = x_scale + 16 * (1 + end.section);
+        const int64_t n = smaller(end.rows - row, kTileRows16);
+        for (int64_t r = 0; r < n; ++r, ++x_scale, ++start, sums += kPanel, f += kWhole ? 0 : kPanel, acc += kPanel) {
+#pragma GCC unroll 3
+            for (int v = 0; v < 3; ++v) {
+                Ints sum = {_mm512_load_si512(sums + kLanes * v)};
+                if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_castps_si512(_mm512_set1_ps(*start)));
+                Vec value = as_float(sum);
+                if constexpr (P::kScales != Scales::channel) {
+                    value = kWhole ? mul(value, scale[v]) : fma(value, scale[v], first ? zero() : load(f + kLanes * v));
+                }
+                if constexpr (P::kScales == Scales::offset) value = fma(offset[v], set1(*start), value);
+                if (kWhole || last) store(acc + kLanes * v, fma(value, set1(*x_scale), load(acc + kLanes * v)));
+                else store(f + kLanes * v, value);
             }
-            if constexpr (P::kScales == Scales::offset) value = fma(offset[v], set1(*start), value);
-            if (kWhole || end.last) store(end.acc + at, fma(value, set1(*x_scale), load(end.acc + at)));
-            else store(end.f + at, value);
         }
     }
 }
@@ -214,7 +221,7 @@ void tiled_task(const TiledTask& t) {
     int now = 0;
     memset(t.acc, 0, size_t(t.rows * kPanel) * sizeof(float));
     const int64_t group_bytes = ceil_div(t.rows, kTileRows16) * tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
-    const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes));
+    const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes * t.num_shares));
     const char *a = t.a, *ahead = t.ahead;
     for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * kSections * passes * 64) {
         const int64_t length = smaller(t.format.k - k, kInputGroup);
