@@ -6,6 +6,8 @@
 // tokens a vector with q broadcast, values over 16 dims a vector with p broadcast. Many (attention_rows.h): lanes are rows, keys
 // and values are broadcast as they lie, and the softmax needs nothing across lanes. Both do the same operations for a row.
 //
+// On amx, bf16 pages have one way for any number of rows, attention_tiles.h, with an order of its own: 32 dims or keys to a product.
+//
 // Why a row's bits depend on the row alone. For one row the operations are, whatever rows stand beside it:
 //   per split of 512 keys, per tile of 128 keys (both begin at fixed absolute positions, the last ends at the row's position):
 //     s = sum over d ascending of q*k, times scale * log2(e); m' = max(m, s); p = 2^(s - m'), rounded to bf16 with bf16 pages;
