@@ -126,9 +126,10 @@ void score_blocks(Work<Bf16>& work, const uint32_t* q, int first, int num_tiles)
 inline void score_rows(Work<Bf16>& work, int first, int end, int num_tiles) {
     alignas(64) uint32_t buffer[kTileRows * kMaxHeadDim / 2];
     const uint32_t* const q = whole_rows(work, first, end, buffer);
-    const Tiles tiles(tiles_of_rows(end - first));
+    begin_tiles(tiles_of_rows(end - first));
     if (end - first > kBlockRows) score_blocks<true>(work, q, first, num_tiles);
     else score_blocks<false>(work, q, first, num_tiles);
+    end_tiles();
 }
 
 // Two of a row's softmax passes over a tile, as soften_row has them: first the scaled scores and what is largest, for all rows, so that
@@ -231,9 +232,10 @@ inline bool all_finite(const Work<Bf16>& work, int least, int limit, const uint3
 // Rows [first, end), which see the first `limit` keys of the tile or fewer.
 inline void weigh_copied(const Work<Bf16>& work, int first, int end, int limit, const uint32_t* values, float* acc) {
     const int width = work.padded_dim, num_products = (limit + kProductTokens - 1) / kProductTokens;
-    const Tiles tiles(tiles_of_rows(end - first));
+    begin_tiles(tiles_of_rows(end - first));
     if (end - first > kBlockRows) weigh_blocks<true>(work.row_weights(first), values, num_products, width, acc + first * width);
     else weigh_blocks<false>(work.row_weights(first), values, num_products, width, acc + first * width);
+    end_tiles();
 }
 
 // As the template of attention_tile.h. A value that is not finite must not reach rows that do not see it, and zero times it would: the

@@ -165,10 +165,11 @@ inline void linear_tiles(Runtime& runtime, const Linear& g) {
     const TileConfig config = tiles_of(g.rows);
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t first = chunk / panel_chunks * rows_each, begin = chunk % panel_chunks * panels_each;
-        const Tiles tiles(config);
+        begin_tiles(config);
         for (int64_t panel = begin; panel < smaller(begin + panels_each, panels); ++panel) {
             if (first < g.rows) tile_task(g, packed, panel, first, smaller(rows_each, g.rows - first));
         }
+        end_tiles();
     });
 }
 

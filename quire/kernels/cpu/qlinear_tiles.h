@@ -94,11 +94,12 @@ void q_linear_tiles(Runtime& runtime, const Linear& g, char* scratch, const Made
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t begin = chunk / row_tasks * panels_each, first = chunk % row_tasks * kTiledRows;
         const int64_t rows = smaller(kTiledRows, g.rows - first);
-        const Tiles tiles(config);
+        begin_tiles(config);
         for (int64_t panel = begin; panel < smaller(begin + panels_each, panels); ++panel) {
             tiled_panel<P>(g, format, scratch, panel, first, rows);
             made(panel, first, rows);
         }
+        end_tiles();
     });
 }
 

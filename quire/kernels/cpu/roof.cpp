@@ -149,7 +149,7 @@ void multiply_tiles(Runtime& runtime, const RoofMultiply& args) {
     for (int tile = 0; tile < 8; ++tile) config.shape(tile, 16, 64);
     const int64_t tasks = kTasks * runtime.pool.num_threads();
     parallel(runtime.pool, tasks, [&](int64_t) {
-        const Tiles tiles(config);  // all zero
+        begin_tiles(config);  // all zero
         for (int64_t round = 0; round < args.rounds; ++round) {
             if constexpr (kBytes) {
                 _tile_dpbsud(0, 4, 6);
@@ -163,6 +163,7 @@ void multiply_tiles(Runtime& runtime, const RoofMultiply& args) {
                 _tile_dpbf16ps(3, 5, 7);
             }
         }
+        end_tiles();
     });
     constexpr int64_t kSums = 16 * 16;
     *args.num_ops = tasks * args.rounds * 4 * kSums * (kBytes ? 128 : 64);
