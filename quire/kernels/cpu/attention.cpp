@@ -134,6 +134,9 @@ void load_queries(Work<T>& work, const R& rows) {
         work.visible[r] = rows.visible(r);
         T::load_query(work, r, args.q + rows.offset(r), kv.head_dim);
     }
+#if QUIRE_ISA_amx
+    if constexpr (T::kTiles) turn_queries(work);
+#endif
 }
 
 // ---- items of one sequence --------------------------------------------------------------------------------------------

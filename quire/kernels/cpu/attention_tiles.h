@@ -1,12 +1,14 @@
 // Attention on bf16 pages with AMX tiles, for any number of rows: attention_tile.h's scores and values, as products of tiles.
 //
-//   scores   rows of queries times keys turned over (attention_turn.h): [rows][32 dims] * [32 dims][16 tokens]
+//   scores   keys as a page has them, times queries turned over: [16 tokens][32 dims] * [32 dims][rows], turned into rows afterwards
 //   values   rows of weights times values: [rows][32 tokens] * [32 tokens][16 dims]
 // Order for a row: scores over dims ascending, 32 to a product; values over tokens ascending, 32 to a product, which begin at fixed
-// places (tiles.h says how a product adds). Keys that a row does not see weigh nothing, and values that no row here sees count as zero,
-// whatever stands in their slots. So every row has the bits that it has alone.
+// places (tiles.h says how a product adds; which side is the left one changes nothing). Keys that a row does not see weigh nothing, and
+// values that no row here sees count as zero, whatever stands in their slots. So every row has the bits that it has alone.
 // A page has values of 16 tokens, and a product takes as long for 16 as for 32: a tile's values are copied, two pages to a product.
-// Tiles: 0 to 3 sums (two blocks of rows by two), 4 and 5 queries or weights of a block, 6 and 7 keys or values.
+// Tiles: 0 to 3 sums, 4 and 5 the left side (keys; weights of a block of rows), 6 and 7 the right side (queries of a block; values).
+//
+// Versions tried, two cores of a 3.3 GHz Xeon, 16 query and 8 kv heads of 128: VERSIONS
 // Included by attention_split.h alone; everything is in its unnamed namespace.
 // Knows: rows, pages, tiles. Does not know: softmax, splits, items, threads.
 #pragma once
@@ -20,117 +22,141 @@ constexpr int kBlockRows = 16;
 constexpr int kProductTokens = 32;
 constexpr int kProductWords = kProductTokens / 2;
 
-inline TileConfig tiles_of_rows(int rows) {
-    TileConfig config;
-    const int first = least(rows, kBlockRows), second = rows - first;
-    for (int tile = 0; tile < 2; ++tile) config.shape(tile, first, 64);
-    config.shape(4, first, 64);
-    if (second > 0) {
-        for (int tile = 2; tile < 4; ++tile) config.shape(tile, second, 64);
-        config.shape(5, second, 64);
-    }
-    for (int tile = 6; tile < 8; ++tile) config.shape(tile, 16, 64);
-    return config;
-}
-
 template <int kC, int kA, int kB>
 inline __attribute__((always_inline)) void multiply_pairs() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
 }
 
-// One product for one or two blocks of rows, and one or two tiles b.
-template <bool kTwoBlocks, bool kTwoTiles>
-inline __attribute__((always_inline)) void product(const uint32_t* a, int a_stride, const uint32_t* b0, const uint32_t* b1, int b_stride) {
-    load_tile<6>(b0, 4 * b_stride);
-    load_tile<4>(a, 4 * a_stride);
-    multiply_pairs<0, 4, 6>();
-    if constexpr (kTwoTiles) {
-        load_tile<7>(b1, 4 * b_stride);
-        multiply_pairs<1, 4, 7>();
-    }
-    if constexpr (kTwoBlocks) {
-        load_tile<5>(a + kBlockRows * a_stride, 4 * a_stride);
-        multiply_pairs<2, 5, 6>();
-        if constexpr (kTwoTiles) multiply_pairs<3, 5, 7>();
-    }
-}
-
-template <bool kTwoBlocks, bool kTwoTiles>
-inline __attribute__((always_inline)) void clear_sums() {
-    clear_tile<0>();
-    if constexpr (kTwoTiles) clear_tile<1>();
-    if constexpr (kTwoBlocks) clear_tile<2>();
-    if constexpr (kTwoBlocks && kTwoTiles) clear_tile<3>();
-}
-
-// The tile beside, 16 columns on; the block below, 16 rows on.
-template <bool kTwoBlocks, bool kTwoTiles>
-inline __attribute__((always_inline)) void load_sums(const float* from, int stride) {
-    load_tile<0>(from, 4 * stride);
-    if constexpr (kTwoTiles) load_tile<1>(from + 16, 4 * stride);
-    if constexpr (kTwoBlocks) load_tile<2>(from + kBlockRows * stride, 4 * stride);
-    if constexpr (kTwoBlocks && kTwoTiles) load_tile<3>(from + kBlockRows * stride + 16, 4 * stride);
-}
-
-template <bool kTwoBlocks, bool kTwoTiles>
-inline __attribute__((always_inline)) void store_sums(float* to, int stride) {
-    store_tile<0>(to, 4 * stride);
-    if constexpr (kTwoTiles) store_tile<1>(to + 16, 4 * stride);
-    if constexpr (kTwoBlocks) store_tile<2>(to + kBlockRows * stride, 4 * stride);
-    if constexpr (kTwoBlocks && kTwoTiles) store_tile<3>(to + kBlockRows * stride + 16, 4 * stride);
-}
+// ---- scores -----------------------------------------------------------------------------------------------------------
 
 // Words of a row of queries as products take them.
 inline int words_of_row(const Work<Bf16>& work) { return (work.depth + kProductWords - 1) / kProductWords * kProductWords; }
 
-// q[rows][words_of_row]: rows as they are, zeros behind the last dim.
-inline const uint32_t* whole_rows(const Work<Bf16>& work, int first, int end, uint32_t* buffer) {
+// work.keys[words_of_row][kTileRows] = all queries turned over, zeros behind the last dim. (Keys stay as they lie.)
+inline void turn_queries(Work<Bf16>& work) {
+    alignas(64) uint32_t row_words[kBlockRows * kMaxHeadDim / 2];
     const int words = words_of_row(work);
-    if (words == work.q_stride && words == work.depth) return work.q + first * work.q_stride;
-    for (int row = first; row < end; ++row) {
-        uint32_t* const to = buffer + (row - first) * words;
-        memcpy(to, work.q + row * work.q_stride, size_t(work.depth) * 4);
-        memset(to + work.depth, 0, size_t(words - work.depth) * 4);
+    for (int row = 0; row < work.num_rows; row += kBlockRows) {
+        const int num_rows = least(kBlockRows, work.num_rows - row);
+        for (int r = 0; r < num_rows; ++r) {
+            memcpy(row_words + r * words, work.q + (row + r) * work.q_stride, size_t(work.depth) * 4);
+            memset(row_words + r * words + work.depth, 0, size_t(words - work.depth) * 4);
+        }
+        for (int w = 0; w < words; w += 16) turn<false>(row_words + w, words, num_rows - 1, work.keys + w * kTileRows + row, kTileRows);
     }
+}
+
+// Sums are [16 tokens][rows of a block]; with two blocks, 0 and 2 are of the first and 1 and 3 of the second.
+inline TileConfig tiles_of_scores(int rows) {
+    TileConfig config;
+    const int first = least(rows, kBlockRows), second = rows - first;
+    for (int tile = 0; tile < 4; ++tile) config.shape(tile, kTileTokens, 4 * (second > 0 && tile % 2 == 1 ? second : first));
+    for (int tile = 4; tile < 6; ++tile) config.shape(tile, kTileTokens, 64);
+    config.shape(6, kProductWords, 4 * first);
+    if (second > 0) config.shape(7, kProductWords, 4 * second);
+    return config;
+}
+
+// Keys of tile `tile`, words [w, w + 16) of each token, zeros behind the last; meanwhile the same ones of the next tile are fetched.
+inline const uint32_t* piece_of_keys(const Work<Bf16>& work, int tile, int w, uint32_t* buffer) {
+    const int stride = piece_words(work.depth, w);
+    const uint32_t* const from = work.k[tile] + w * kTileTokens;
+    for (int i = 0; i < work.next_tokens[tile]; ++i) fetch(work.next[tile] + w * kTileTokens + i * stride);
+    if (stride == kPieceWords) return from;
+    memset(buffer, 0, kTileBytes);
+    for (int token = 0; token < kTileTokens; ++token) memcpy(buffer + token * kPieceWords, from + token * stride, size_t(stride) * 4);
     return buffer;
 }
 
-// Keys of a tile turned over, zeros behind the last dim.
-inline void turn_whole(const Work<Bf16>& work, int tile, uint32_t* keys) {
-    turn_keys(work, tile, keys);
-    memset(keys + work.depth * 16, 0, size_t(words_of_row(work) - work.depth) * 64);
+// Two tiles of keys against two blocks of rows, or four against one; kTiles: how many of them there are.
+template <int kTiles, bool kTwoBlocks>
+inline void score_tiles(const Work<Bf16>& work, int first, int tile) {
+    alignas(64) uint32_t last[4][kTileBytes / 4];
+    const uint32_t* q = work.keys + first;
+    constexpr int kStride = 4 * kTileRows;
+    clear_tile<0>();
+    if constexpr (kTwoBlocks || kTiles > 1) clear_tile<1>();
+    if constexpr (kTiles > (kTwoBlocks ? 1 : 2)) clear_tile<2>();
+    if constexpr (kTiles > (kTwoBlocks ? 1 : 3)) clear_tile<3>();
+    for (int w = 0; w < work.depth; w += kPieceWords, q += kPieceWords * kTileRows) {
+        load_tile<6>(q, kStride);
+        load_tile<4>(piece_of_keys(work, tile, w, last[0]), kTileRowBytes);
+        multiply_pairs<0, 4, 6>();
+        if constexpr (kTwoBlocks) {
+            load_tile<7>(q + kBlockRows, kStride);
+            multiply_pairs<1, 4, 7>();
+        }
+        if constexpr (kTiles > 1) {
+            load_tile<5>(piece_of_keys(work, tile + 1, w, last[1]), kTileRowBytes);
+            multiply_pairs<kTwoBlocks ? 2 : 1, 5, 6>();
+            if constexpr (kTwoBlocks) multiply_pairs<3, 5, 7>();
+        }
+        if constexpr (kTiles > 2) {
+            load_tile<4>(piece_of_keys(work, tile + 2, w, last[2]), kTileRowBytes);
+            multiply_pairs<2, 4, 6>();
+        }
+        if constexpr (kTiles > 3) {
+            load_tile<5>(piece_of_keys(work, tile + 3, w, last[3]), kTileRowBytes);
+            multiply_pairs<3, 5, 6>();
+        }
+    }
 }
 
-template <bool kTwoBlocks>
-void score_blocks(Work<Bf16>& work, const uint32_t* q, int first, int num_tiles) {
-    const int words = words_of_row(work);
-    float* scores = work.scores + first * kKeyTile;
-    int tile = 0;
-    for (; tile + 2 <= num_tiles; tile += 2) {
-        uint32_t* const keys = work.keys + tile % 4 * work.key_stride;
-        for (int j = 0; j < 2; ++j) turn_whole(work, tile + j, keys + j * work.key_stride);
-        clear_sums<kTwoBlocks, true>();
-        for (int w = 0; w < words; w += kProductWords)
-            product<kTwoBlocks, true>(q + w, words, keys + w * 16, keys + work.key_stride + w * 16, 16);
-        store_sums<kTwoBlocks, true>(scores + tile * 16, kKeyTile);
+// scores[rows][kKeyTile] = the sums in tile kTile, turned into rows of 16 tokens.
+template <int kTile>
+inline void turn_scores(int rows, float* scores) {
+    alignas(64) float sums[kTileTokens * kBlockRows], turned[kBlockRows * kTileTokens];
+    if (rows == 1) return store_tile<kTile>(scores, 4);
+    if (rows == 2) {
+        store_tile<kTile>(sums, 8);
+        const __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + 16);
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        _mm512_storeu_ps(scores, _mm512_permutex2var_ps(low, even, high));
+        _mm512_storeu_ps(scores + kKeyTile, _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high));
+        return;
     }
-    if (tile == num_tiles) return;
-    uint32_t* const keys = work.keys + tile % 4 * work.key_stride;
-    turn_whole(work, tile, keys);
-    clear_sums<kTwoBlocks, false>();
-    for (int w = 0; w < words; w += kProductWords) product<kTwoBlocks, false>(q + w, words, keys + w * 16, nullptr, 16);
-    store_sums<kTwoBlocks, false>(scores + tile * 16, kKeyTile);
+    store_tile<kTile>(sums, 4 * kBlockRows);
+    const auto* from = reinterpret_cast<const uint32_t*>(sums);
+    if (rows == kBlockRows) return turn<true>(from, kBlockRows, 15, reinterpret_cast<uint32_t*>(scores), kKeyTile);
+    turn<true>(from, kBlockRows, 15, reinterpret_cast<uint32_t*>(turned), 16);
+    for (int r = 0; r < rows; ++r) store(scores + r * kKeyTile, load(turned + r * 16));
 }
 
 // As the template of attention_tile.h.
 inline void score_rows(Work<Bf16>& work, int first, int end, int num_tiles) {
-    alignas(64) uint32_t buffer[kTileRows * kMaxHeadDim / 2];
-    const uint32_t* const q = whole_rows(work, first, end, buffer);
-    begin_tiles(tiles_of_rows(end - first));
-    if (end - first > kBlockRows) score_blocks<true>(work, q, first, num_tiles);
-    else score_blocks<false>(work, q, first, num_tiles);
+    const int rows = end - first, second = rows - kBlockRows;
+    float* const scores = work.scores + first * kKeyTile;
+    begin_tiles(tiles_of_scores(rows));
+    int tile = 0;
+    if (second > 0) {
+        float* const below = scores + kBlockRows * kKeyTile;
+        for (; tile < num_tiles; tile += 2) {
+            const bool two = tile + 1 < num_tiles;
+            if (two) score_tiles<2, true>(work, first, tile);
+            else score_tiles<1, true>(work, first, tile);
+            turn_scores<0>(kBlockRows, scores + tile * 16);
+            turn_scores<1>(second, below + tile * 16);
+            if (!two) break;
+            turn_scores<2>(kBlockRows, scores + tile * 16 + 16);
+            turn_scores<3>(second, below + tile * 16 + 16);
+        }
+        return end_tiles();
+    }
+    for (; tile + 4 <= num_tiles; tile += 4) {
+        score_tiles<4, false>(work, first, tile);
+        turn_scores<0>(rows, scores + tile * 16);
+        turn_scores<1>(rows, scores + tile * 16 + 16);
+        turn_scores<2>(rows, scores + tile * 16 + 32);
+        turn_scores<3>(rows, scores + tile * 16 + 48);
+    }
+    for (; tile < num_tiles; ++tile) {
+        score_tiles<1, false>(work, first, tile);
+        turn_scores<0>(rows, scores + tile * 16);
+    }
     end_tiles();
 }
+
+// ---- softmax ----------------------------------------------------------------------------------------------------------
 
 // Two of a row's softmax passes over a tile, as soften_row has them: first the scaled scores and what is largest, for all rows, so that
 // no row waits for the row before; then corrections, 16 rows at a time; then the weights.
@@ -182,70 +208,131 @@ inline void soften_rows(Work<Bf16>& work, int first, int end, int tile_begin, fl
     }
 }
 
-// values[words][padded_dim] of the first `limit` keys of the tile, zeros from there to the end of a product; meanwhile the next
-// tiles' values are fetched.
-inline void copy_values(const Work<Bf16>& work, int limit, uint32_t* values) {
+// ---- values -----------------------------------------------------------------------------------------------------------
+
+inline TileConfig tiles_of_values(int rows) {
+    TileConfig config;
+    const int first = least(rows, kBlockRows), second = rows - first;
+    for (int tile = 0; tile < 4; ++tile) config.shape(tile, second > 0 && tile > 1 ? second : first, 64);
+    config.shape(4, first, 64);
+    if (second > 0) config.shape(5, second, 64);
+    for (int tile = 6; tile < 8; ++tile) config.shape(tile, kProductWords, 64);
+    return config;
+}
+
+// Values of a product, of the first `limit` keys of the tile, zeros from there on: [16 words][kWidth] from dim `dim` on. Meanwhile the
+// next tiles' are fetched.
+template <int kWidth>
+inline void copy_values(const Work<Bf16>& work, int product, int limit, int dim, uint32_t* values) {
     constexpr int kWordsPerTile = kTileTokens / 2;
-    const int whole = limit / 2, end = (limit + kProductTokens - 1) / kProductTokens * kProductWords, width = work.padded_dim;
-    const auto copy = [&](int word, __m512i mask) {
-        const int page = word / kWordsPerTile, line = word % kWordsPerTile * width;
-        const uint32_t* const from = work.v[page] + line;
-        for (int d = 0; d < width; d += 16) {
-            _mm512_store_si512(values + word * width + d, _mm512_and_si512(mask, _mm512_loadu_si512(from + d)));
-            if (page < work.num_next && d + line < work.v_lines * 16) fetch(work.next[page] + work.k_words + line + d);
+    for (int i = 0; i < kProductWords; i += kWordsPerTile) {
+        const int page = product * 2 + i / kWordsPerTile, num_tokens = limit - page * kTileTokens;
+        const uint32_t* from = work.v[page] + dim;
+        for (int word = 0; word < kWordsPerTile; ++word, from += work.padded_dim, values += kWidth) {
+            const int seen = num_tokens - 2 * word;
+            const __m512i mask = _mm512_set1_epi32(seen > 1 ? -1 : 0xffff);
+            for (int d = 0; d < kWidth; d += 16) {
+                if (seen > 0) _mm512_store_si512(values + d, _mm512_and_si512(mask, _mm512_loadu_si512(from + d)));
+                else _mm512_store_si512(values + d, _mm512_setzero_si512());
+            }
         }
-    };
-    for (int word = 0; word < whole; ++word) copy(word, _mm512_set1_epi32(-1));
-    if (limit % 2) copy(whole, _mm512_set1_epi32(0xffff));
-    const int begin = (limit + 1) / 2;
-    memset(values + begin * width, 0, size_t(end - begin) * size_t(width) * 4);
-}
-
-template <bool kTwoBlocks, bool kTwoTiles>
-inline void weigh_dims(const uint32_t* weights, const uint32_t* values, int num_products, int width, float* acc) {
-    constexpr int kStride = kKeyTile / 2;
-    load_sums<kTwoBlocks, kTwoTiles>(acc, width);
-    for (int i = 0; i < num_products; ++i) {
-        const uint32_t* const b = values + i * kProductWords * width;
-        product<kTwoBlocks, kTwoTiles>(weights + i * kProductWords, kStride, b, b + 16, width);
+        if (page >= work.num_next) continue;
+        const uint32_t* next = work.next[page] + work.k_words + dim;
+        for (int word = 0; word < kWordsPerTile; ++word, next += work.padded_dim) {
+            for (int d = 0; d < kWidth; d += 16) {
+                if (word * work.padded_dim + dim + d < work.v_lines * 16) fetch(next + d);
+            }
+        }
     }
-    store_sums<kTwoBlocks, kTwoTiles>(acc, width);
 }
 
-template <bool kTwoBlocks>
-void weigh_blocks(const uint32_t* weights, const uint32_t* values, int num_products, int width, float* acc) {
-    int d = 0;
-    for (; d + 32 <= width; d += 32) weigh_dims<kTwoBlocks, true>(weights, values + d, num_products, width, acc + d);
-    if (d < width) weigh_dims<kTwoBlocks, false>(weights, values + d, num_products, width, acc + d);
+// What a pass over the values of some dims adds to: acc[rows][padded_dim], with the weights of these rows.
+struct ValuePass {
+    const Work<Bf16>& work;
+    const uint32_t* weights;  // [rows][kKeyTile / 2]
+    float* acc;
+    int limit;
+};
+
+// kTiles tiles of 16 dims from `dim` on, for a block of rows (up to four) or for two (up to two).
+template <int kTiles, bool kTwoBlocks>
+inline void weigh_dims(const ValuePass& p, int dim) {
+    constexpr int kStride = kKeyTile / 2, kWidth = 16 * kTiles, kProducts = kKeyTile / kProductTokens;
+    alignas(64) uint32_t values[kProducts][kProductWords * kWidth];
+    const int width = p.work.padded_dim;
+    float *const acc = p.acc + dim, *const below = acc + kBlockRows * width;
+    load_tile<0>(acc, 4 * width);
+    if constexpr (kTiles > 1) load_tile<1>(acc + 16, 4 * width);
+    if constexpr (kTwoBlocks) load_tile<2>(below, 4 * width);
+    if constexpr (kTwoBlocks && kTiles > 1) load_tile<3>(below + 16, 4 * width);
+    if constexpr (kTiles > 2) load_tile<2>(acc + 32, 4 * width);
+    if constexpr (kTiles > 3) load_tile<3>(acc + 48, 4 * width);
+    for (int i = 0; i * kProductTokens < p.limit; ++i) {
+        uint32_t* const b = values[i];
+        copy_values<kWidth>(p.work, i, p.limit, dim, b);
+        load_tile<4>(p.weights + i * kProductWords, 4 * kStride);
+        if constexpr (kTwoBlocks) load_tile<5>(p.weights + kBlockRows * kStride + i * kProductWords, 4 * kStride);
+        load_tile<6>(b, 4 * kWidth);
+        multiply_pairs<0, 4, 6>();
+        if constexpr (kTwoBlocks) multiply_pairs<2, 5, 6>();
+        if constexpr (kTiles > 1) {
+            load_tile<7>(b + 16, 4 * kWidth);
+            multiply_pairs<1, 4, 7>();
+            if constexpr (kTwoBlocks) multiply_pairs<3, 5, 7>();
+        }
+        if constexpr (kTiles > 2) {
+            load_tile<6>(b + 32, 4 * kWidth);
+            multiply_pairs<2, 4, 6>();
+        }
+        if constexpr (kTiles > 3) {
+            load_tile<7>(b + 48, 4 * kWidth);
+            multiply_pairs<3, 4, 7>();
+        }
+    }
+    store_tile<0>(acc, 4 * width);
+    if constexpr (kTiles > 1) store_tile<1>(acc + 16, 4 * width);
+    if constexpr (kTwoBlocks) store_tile<2>(below, 4 * width);
+    if constexpr (kTwoBlocks && kTiles > 1) store_tile<3>(below + 16, 4 * width);
+    if constexpr (kTiles > 2) store_tile<2>(acc + 32, 4 * width);
+    if constexpr (kTiles > 3) store_tile<3>(acc + 48, 4 * width);
 }
 
-// Whether the copied values of keys [least, limit) are all numbers.
-inline bool all_finite(const Work<Bf16>& work, int least, int limit, const uint32_t* values) {
+// Rows [first, end) on the first `limit` keys of the tile.
+inline void weigh_block(const Work<Bf16>& work, int first, int end, int limit, float* acc) {
+    const int width = work.padded_dim;
+    const ValuePass pass{work, work.row_weights(first), acc + first * width, limit};
+    begin_tiles(tiles_of_values(end - first));
+    int dim = 0;
+    if (end - first > kBlockRows) {
+        for (; dim + 32 <= width; dim += 32) weigh_dims<2, true>(pass, dim);
+        if (dim < width) weigh_dims<1, true>(pass, dim);
+    } else {
+        for (; dim + 64 <= width; dim += 64) weigh_dims<4, false>(pass, dim);
+        for (; dim < width; dim += 16) weigh_dims<1, false>(pass, dim);
+    }
+    end_tiles();
+}
+
+// Whether the values of keys [begin, end) of the tile are all numbers.
+inline bool all_finite(const Work<Bf16>& work, int begin, int end) {
     const __m512i exponent = _mm512_set1_epi16(0x7f80);
     __mmask32 found = 0;
-    for (int i = least / 2 * work.padded_dim; i < (limit + 1) / 2 * work.padded_dim; i += 16) {
-        found |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(exponent, _mm512_load_si512(values + i)), exponent);
+    for (int key = begin / 2 * 2; key < end; key += 2) {
+        const uint32_t* const from = work.v[key / kTileTokens] + key % kTileTokens / 2 * work.padded_dim;
+        const __mmask32 seen = key + 1 < end ? 0xffffffff : 0x55555555;
+        for (int d = 0; d < work.padded_dim; d += 16) {
+            found |= _mm512_mask_cmpeq_epi16_mask(seen, _mm512_and_si512(exponent, _mm512_loadu_si512(from + d)), exponent);
+        }
     }
     return found == 0;
-}
-
-// Rows [first, end), which see the first `limit` keys of the tile or fewer.
-inline void weigh_copied(const Work<Bf16>& work, int first, int end, int limit, const uint32_t* values, float* acc) {
-    const int width = work.padded_dim, num_products = (limit + kProductTokens - 1) / kProductTokens;
-    begin_tiles(tiles_of_rows(end - first));
-    if (end - first > kBlockRows) weigh_blocks<true>(work.row_weights(first), values, num_products, width, acc + first * width);
-    else weigh_blocks<false>(work.row_weights(first), values, num_products, width, acc + first * width);
-    end_tiles();
 }
 
 // As the template of attention_tile.h. A value that is not finite must not reach rows that do not see it, and zero times it would: the
 // rows go one by one then, each with what it sees.
 inline void weigh_rows(Work<Bf16>& work, int first, int end, int tile_begin, float* acc) {
-    alignas(64) uint32_t values[kKeyTile / 2 * kMaxHeadDim];
     const auto limit = [&](int row) { return least(kKeyTile, work.visible[row] - tile_begin); };
     const int width = work.padded_dim, most = limit(end - 1);
     const int num_words = (most + kProductTokens - 1) / kProductTokens * kProductWords;
-    copy_values(work, most, values);
     for (int row = first; row < end; ++row) {
         uint32_t* const weights = work.row_weights(row);
         const int written = (limit(row) + 15) / 16 * 8;  // words, by the softmax
@@ -254,12 +341,8 @@ inline void weigh_rows(Work<Bf16>& work, int first, int end, int tile_begin, flo
         float* const own = acc + row * width;
         for (int d = 0; d < width; d += kLanes) store(own + d, mul(load(own + d), correction));
     }
-    if (limit(first) == most || all_finite(work, limit(first), most, values)) return weigh_copied(work, first, end, most, values, acc);
-    work.num_next = 0;  // fetched already
-    for (int row = first; row < end; ++row) {
-        copy_values(work, limit(row), values);
-        weigh_copied(work, row, row + 1, limit(row), values, acc);
-    }
+    if (limit(first) == most || all_finite(work, limit(first), most)) return weigh_block(work, first, end, most, acc);
+    for (int row = first; row < end; ++row) weigh_block(work, row, row + 1, limit(row), acc);
 }
 
 }  // namespace
