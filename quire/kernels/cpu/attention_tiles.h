@@ -68,9 +68,29 @@ inline const uint32_t* piece_of_keys(const Work<Bf16>& work, int tile, int w, ui
     return buffer;
 }
 
+// Sums of the tiles of keys [tile, ...) to sums[kKeyTile tokens][stride]. They are read later: what is loaded behind a tile's store
+// waits until the store is in L1.
+template <int kTiles, bool kTwoBlocks>
+inline void store_scores(int tile, float* sums, int stride) {
+    float* const to = sums + tile * kTileTokens * stride;
+    const int next = kTileTokens * stride;
+    store_tile<0>(to, 4 * stride);
+    if constexpr (kTwoBlocks) {
+        store_tile<1>(to + kBlockRows, 4 * stride);
+        if constexpr (kTiles > 1) {
+            store_tile<2>(to + next, 4 * stride);
+            store_tile<3>(to + next + kBlockRows, 4 * stride);
+        }
+        return;
+    }
+    if constexpr (kTiles > 1) store_tile<1>(to + next, 4 * stride);
+    if constexpr (kTiles > 2) store_tile<2>(to + 2 * next, 4 * stride);
+    if constexpr (kTiles > 3) store_tile<3>(to + 3 * next, 4 * stride);
+}
+
 // Two tiles of keys against two blocks of rows, or four against one; kTiles: how many of them there are.
 template <int kTiles, bool kTwoBlocks>
-inline void score_tiles(const Work<Bf16>& work, int first, int tile) {
+inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums, int stride) {
     alignas(64) uint32_t last[4][kTileBytes / 4];
     const uint32_t* q = work.keys + first;
     constexpr int kStride = 4 * kTileRows;
@@ -100,60 +120,49 @@ inline void score_tiles(const Work<Bf16>& work, int first, int tile) {
             multiply_pairs<3, 5, 6>();
         }
     }
+    store_scores<kTiles, kTwoBlocks>(tile, sums, stride);
 }
 
-// scores[rows][kKeyTile] = the sums in tile kTile, turned into rows of 16 tokens.
-template <int kTile>
-inline void turn_scores(int rows, float* scores) {
-    alignas(64) float sums[kTileTokens * kBlockRows], turned[kBlockRows * kTileTokens];
-    if (rows == 1) return store_tile<kTile>(scores, 4);
-    if (rows == 2) {
-        store_tile<kTile>(sums, 8);
-        const __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + 16);
-        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
-        _mm512_storeu_ps(scores, _mm512_permutex2var_ps(low, even, high));
-        _mm512_storeu_ps(scores + kKeyTile, _mm512_permutex2var_ps(low, _mm512_add_epi32(even, _mm512_set1_epi32(1)), high));
-        return;
+// scores[rows][kKeyTile] = sums[16 num_tiles][stride], turned over.
+inline void turn_scores(int rows, int num_tiles, const float* sums, int stride, float* scores) {
+    alignas(64) uint32_t turned[kBlockRows * kTileTokens];
+    const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    for (int i = 0; i < num_tiles; ++i, sums += kTileTokens * stride, scores += kTileTokens) {
+        if (stride == 2) {
+            const __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + 16);
+            store(scores, Vec{_mm512_permutex2var_ps(low, even, high)});
+            if (rows == 2) store(scores + kKeyTile, Vec{_mm512_permutex2var_ps(low, odd, high)});
+            continue;
+        }
+        for (int row = 0; row < rows; row += kBlockRows) {
+            const auto* from = reinterpret_cast<const uint32_t*>(sums + row);
+            auto* const to = reinterpret_cast<uint32_t*>(scores + row * kKeyTile);
+            if (rows - row >= kBlockRows) {
+                turn<true>(from, stride, 15, to, kKeyTile);
+            } else {
+                turn<true>(from, stride, 15, turned, kTileTokens);
+                for (int r = 0; r < rows - row; ++r) memcpy(to + r * kKeyTile, turned + r * kTileTokens, 64);
+            }
+        }
     }
-    store_tile<kTile>(sums, 4 * kBlockRows);
-    const auto* from = reinterpret_cast<const uint32_t*>(sums);
-    if (rows == kBlockRows) return turn<true>(from, kBlockRows, 15, reinterpret_cast<uint32_t*>(scores), kKeyTile);
-    turn<true>(from, kBlockRows, 15, reinterpret_cast<uint32_t*>(turned), 16);
-    for (int r = 0; r < rows; ++r) store(scores + r * kKeyTile, load(turned + r * 16));
 }
 
 // As the template of attention_tile.h.
 inline void score_rows(Work<Bf16>& work, int first, int end, int num_tiles) {
-    const int rows = end - first, second = rows - kBlockRows;
-    float* const scores = work.scores + first * kKeyTile;
+    alignas(64) float sums[kKeyTile * kTileRows];
+    const int rows = end - first, stride = rows <= 2 ? 2 : rows <= kBlockRows ? kBlockRows : kTileRows;
     begin_tiles(tiles_of_scores(rows));
     int tile = 0;
-    if (second > 0) {
-        float* const below = scores + kBlockRows * kKeyTile;
-        for (; tile < num_tiles; tile += 2) {
-            const bool two = tile + 1 < num_tiles;
-            if (two) score_tiles<2, true>(work, first, tile);
-            else score_tiles<1, true>(work, first, tile);
-            turn_scores<0>(kBlockRows, scores + tile * 16);
-            turn_scores<1>(second, below + tile * 16);
-            if (!two) break;
-            turn_scores<2>(kBlockRows, scores + tile * 16 + 16);
-            turn_scores<3>(second, below + tile * 16 + 16);
-        }
-        return end_tiles();
-    }
-    for (; tile + 4 <= num_tiles; tile += 4) {
-        score_tiles<4, false>(work, first, tile);
-        turn_scores<0>(rows, scores + tile * 16);
-        turn_scores<1>(rows, scores + tile * 16 + 16);
-        turn_scores<2>(rows, scores + tile * 16 + 32);
-        turn_scores<3>(rows, scores + tile * 16 + 48);
-    }
-    for (; tile < num_tiles; ++tile) {
-        score_tiles<1, false>(work, first, tile);
-        turn_scores<0>(rows, scores + tile * 16);
+    if (rows > kBlockRows) {
+        for (; tile + 2 <= num_tiles; tile += 2) score_tiles<2, true>(work, first, tile, sums, stride);
+        if (tile < num_tiles) score_tiles<1, true>(work, first, tile, sums, stride);
+    } else {
+        for (; tile + 4 <= num_tiles; tile += 4) score_tiles<4, false>(work, first, tile, sums, stride);
+        for (; tile < num_tiles; ++tile) score_tiles<1, false>(work, first, tile, sums, stride);
     }
     end_tiles();
+    turn_scores(rows, num_tiles, sums, stride, work.scores + first * kKeyTile);
 }
 
 // ---- softmax ----------------------------------------------------------------------------------------------------------
@@ -220,28 +229,41 @@ inline TileConfig tiles_of_values(int rows) {
     return config;
 }
 
+// The values of the first `num_tokens` tokens of a page, zeros from there on.
+template <int kWidth>
+inline void copy_some(const uint32_t* from, int stride, int num_tokens, uint32_t* values) {
+    for (int word = 0; word < kTileTokens / 2; ++word, from += stride, values += kWidth) {
+        const int seen = num_tokens - 2 * word;
+        const __m512i mask = _mm512_set1_epi32(seen > 1 ? -1 : 0xffff);
+        for (int d = 0; d < kWidth; d += 16) {
+            if (seen > 0) _mm512_store_si512(values + d, _mm512_and_si512(mask, _mm512_loadu_si512(from + d)));
+            else _mm512_store_si512(values + d, _mm512_setzero_si512());
+        }
+    }
+}
+
 // Values of a product, of the first `limit` keys of the tile, zeros from there on: [16 words][kWidth] from dim `dim` on. Meanwhile the
 // next tiles' are fetched.
 template <int kWidth>
 inline void copy_values(const Work<Bf16>& work, int product, int limit, int dim, uint32_t* values) {
     constexpr int kWordsPerTile = kTileTokens / 2;
-    for (int i = 0; i < kProductWords; i += kWordsPerTile) {
-        const int page = product * 2 + i / kWordsPerTile, num_tokens = limit - page * kTileTokens;
-        const uint32_t* from = work.v[page] + dim;
-        for (int word = 0; word < kWordsPerTile; ++word, from += work.padded_dim, values += kWidth) {
-            const int seen = num_tokens - 2 * word;
-            const __m512i mask = _mm512_set1_epi32(seen > 1 ? -1 : 0xffff);
-            for (int d = 0; d < kWidth; d += 16) {
-                if (seen > 0) _mm512_store_si512(values + d, _mm512_and_si512(mask, _mm512_loadu_si512(from + d)));
-                else _mm512_store_si512(values + d, _mm512_setzero_si512());
+    for (int half = 0; half < 2; ++half, values += kWordsPerTile * kWidth) {
+        const int page = product * 2 + half, num_tokens = limit - page * kTileTokens;
+        const uint32_t* const from = work.v[page] + dim;
+        if (num_tokens >= kTileTokens) {
+#pragma GCC unroll 8
+            for (int word = 0; word < kWordsPerTile; ++word) {
+                for (int d = 0; d < kWidth; d += 16)
+                    _mm512_store_si512(values + word * kWidth + d, _mm512_loadu_si512(from + word * work.padded_dim + d));
             }
+        } else {
+            copy_some<kWidth>(from, work.padded_dim, num_tokens, values);
         }
         if (page >= work.num_next) continue;
-        const uint32_t* next = work.next[page] + work.k_words + dim;
-        for (int word = 0; word < kWordsPerTile; ++word, next += work.padded_dim) {
-            for (int d = 0; d < kWidth; d += 16) {
-                if (word * work.padded_dim + dim + d < work.v_lines * 16) fetch(next + d);
-            }
+        const uint32_t* const next = work.next[page] + work.k_words + dim;
+#pragma GCC unroll 8
+        for (int word = 0; word < kWordsPerTile; ++word) {
+            for (int d = 0; d < kWidth; d += 16) fetch(next + word * work.padded_dim + d);
         }
     }
 }
@@ -254,13 +276,15 @@ struct ValuePass {
     int limit;
 };
 
-// kTiles tiles of 16 dims from `dim` on, for a block of rows (up to four) or for two (up to two).
+// kTiles tiles of 16 dims from `dim` on, for a block of rows (up to four) or for two (up to two). The values of the next product are
+// copied before this one's are multiplied: what is stored is in L1 only when all before it has ended, and tiles are loaded from there.
+// `primed`: the first product's are there already; `more`: the tiles behind these follow, and their first product's are to be.
 template <int kTiles, bool kTwoBlocks>
-inline void weigh_dims(const ValuePass& p, int dim) {
-    constexpr int kStride = kKeyTile / 2, kWidth = 16 * kTiles, kProducts = kKeyTile / kProductTokens;
-    alignas(64) uint32_t values[kProducts][kProductWords * kWidth];
+inline void weigh_dims(const ValuePass& p, int dim, uint32_t* (&values)[2], bool primed, bool more) {
+    constexpr int kStride = kKeyTile / 2, kWidth = 16 * kTiles;
     const int width = p.work.padded_dim;
     float *const acc = p.acc + dim, *const below = acc + kBlockRows * width;
+    if (!primed) copy_values<kWidth>(p.work, 0, p.limit, dim, values[0]);
     load_tile<0>(acc, 4 * width);
     if constexpr (kTiles > 1) load_tile<1>(acc + 16, 4 * width);
     if constexpr (kTwoBlocks) load_tile<2>(below, 4 * width);
@@ -268,8 +292,9 @@ inline void weigh_dims(const ValuePass& p, int dim) {
     if constexpr (kTiles > 2) load_tile<2>(acc + 32, 4 * width);
     if constexpr (kTiles > 3) load_tile<3>(acc + 48, 4 * width);
     for (int i = 0; i * kProductTokens < p.limit; ++i) {
-        uint32_t* const b = values[i];
-        copy_values<kWidth>(p.work, i, p.limit, dim, b);
+        if ((i + 1) * kProductTokens < p.limit) copy_values<kWidth>(p.work, i + 1, p.limit, dim, values[1]);
+        else if (more) copy_values<kWidth>(p.work, 0, p.limit, dim + kWidth, values[1]);
+        const uint32_t* const b = values[0];
         load_tile<4>(p.weights + i * kProductWords, 4 * kStride);
         if constexpr (kTwoBlocks) load_tile<5>(p.weights + kBlockRows * kStride + i * kProductWords, 4 * kStride);
         load_tile<6>(b, 4 * kWidth);
@@ -288,6 +313,9 @@ inline void weigh_dims(const ValuePass& p, int dim) {
             load_tile<7>(b + 48, 4 * kWidth);
             multiply_pairs<3, 4, 7>();
         }
+        uint32_t* const other = values[1];
+        values[1] = values[0];
+        values[0] = other;
     }
     store_tile<0>(acc, 4 * width);
     if constexpr (kTiles > 1) store_tile<1>(acc + 16, 4 * width);
@@ -297,19 +325,24 @@ inline void weigh_dims(const ValuePass& p, int dim) {
     if constexpr (kTiles > 3) store_tile<3>(acc + 48, 4 * width);
 }
 
+// All dims, kTiles tiles at a time, and one by one what is left.
+template <int kTiles, bool kTwoBlocks>
+inline void weigh_all_dims(const ValuePass& pass) {
+    alignas(64) uint32_t buffer[2][kProductWords * 16 * kTiles];
+    uint32_t* values[2] = {buffer[0], buffer[1]};
+    constexpr int kWidth = 16 * kTiles;
+    const int width = pass.work.padded_dim;
+    int dim = 0;
+    for (; dim + kWidth <= width; dim += kWidth) weigh_dims<kTiles, kTwoBlocks>(pass, dim, values, dim > 0, dim + 2 * kWidth <= width);
+    for (; dim < width; dim += 16) weigh_dims<1, kTwoBlocks>(pass, dim, values, false, false);
+}
+
 // Rows [first, end) on the first `limit` keys of the tile.
 inline void weigh_block(const Work<Bf16>& work, int first, int end, int limit, float* acc) {
-    const int width = work.padded_dim;
-    const ValuePass pass{work, work.row_weights(first), acc + first * width, limit};
+    const ValuePass pass{work, work.row_weights(first), acc + first * work.padded_dim, limit};
     begin_tiles(tiles_of_values(end - first));
-    int dim = 0;
-    if (end - first > kBlockRows) {
-        for (; dim + 32 <= width; dim += 32) weigh_dims<2, true>(pass, dim);
-        if (dim < width) weigh_dims<1, true>(pass, dim);
-    } else {
-        for (; dim + 64 <= width; dim += 64) weigh_dims<4, false>(pass, dim);
-        for (; dim < width; dim += 16) weigh_dims<1, false>(pass, dim);
-    }
+    if (end - first > kBlockRows) weigh_all_dims<2, true>(pass);
+    else weigh_all_dims<4, false>(pass);
     end_tiles();
 }
 
