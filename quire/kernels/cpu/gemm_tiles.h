@@ -54,6 +54,22 @@ inline const char* rows_as_tiles(Runtime& runtime, const Linear& g) {
     return packed;
 }
 
+// Sums on their way out: finish_row, or past the caches.
+struct Finished {
+    const float* acc;  // [rows][kPanel]
+    const float* bias;
+    float* out;
+    int64_t stride, columns, rows;
+    bool accumulate, streams;
+
+    void write(int64_t row) const {
+        const float* const from = acc + row * kPanel;
+        float* const to = out + row * stride;
+        if (!streams) return finish_row(from, bias, to, columns, accumulate);
+        for (int64_t i = 0; i < kPanel; i += kLanes) stream(to + i, load(from + i));
+    }
+};
+
 // What a pass over the k of a panel reads: one block of rows, or two.
 struct TilePass {
     const char *a, *b;        // the first block; the panel
@@ -92,7 +108,9 @@ inline __attribute__((always_inline)) void tile_step(const char* a0, const char*
 
 // acc[16 kBlocks][kPanel] = all k of the pass, kColumns vectors of columns.
 template <int kBlocks, int kColumns>
-void tile_pass(const TilePass& p, float* acc) {
+void tile_pass(const TilePass& p, const Finished& before, float* acc) {
+    const int64_t rows_a_step = ceil_div(before.rows, p.steps > 0 ? p.steps : 1);
+    int64_t written = 0;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -103,7 +121,9 @@ void tile_pass(const TilePass& p, float* acc) {
     for (int64_t i = 0; i < p.steps; ++i, a0 += p.stride, a1 += p.stride, b += kTileStep) {
         for (int64_t line = 0; line < p.lines; ++line, ahead += 64) prefetch_l2(ahead);
         tile_step<kBlocks, kColumns>(a0, a1, b);
+        for (const int64_t end = smaller(written + rows_a_step, before.rows); written < end; ++written) before.write(written);
     }
+    for (; written < before.rows; ++written) before.write(written);
     if (p.left > 0) {
         alignas(64) char last[kTileStep] = {};
         memcpy(last, b, size_t(4 * kPanel * ceil_div(p.left, 2)));
@@ -121,15 +141,18 @@ void tile_pass(const TilePass& p, float* acc) {
 }
 
 template <int kBlocks>
-void tile_columns(const TilePass& p, int64_t columns, float* acc) {
-    if (columns <= 16) tile_pass<kBlocks, 1>(p, acc);
-    else if (columns <= 32) tile_pass<kBlocks, 2>(p, acc);
-    else tile_pass<kBlocks, 3>(p, acc);
+void tile_columns(const TilePass& p, int64_t columns, const Finished& before, float* acc) {
+    if (columns <= 16) tile_pass<kBlocks, 1>(p, before, acc);
+    else if (columns <= 32) tile_pass<kBlocks, 2>(p, before, acc);
+    else tile_pass<kBlocks, 3>(p, before, acc);
 }
 
 // Rows [first, first + rows) of one panel. first is a multiple of 16.
 inline void tile_task(const Linear& g, const char* packed, int64_t panel, int64_t first, int64_t rows) {
-    alignas(64) float acc[kPair * kPanel];
+    alignas(64) float sums[2][kPair * kPanel];
+    Finished before{sums[0], nullptr, nullptr, 0, 0, 0, false, false};
+    const bool streams = past_caches(g, panel);
+    int now = 0;
     const int64_t rows_each = rows_of_tile(g.rows), stride = rows_each * kTileRowBytes, block_bytes = tile_steps(g.k) * stride;
     const int64_t panel_bytes = ceil_div(g.k, 2) * 4 * kPanel, column = panel * kPanel, columns = smaller(kPanel, g.n - column);
     const char* const b = static_cast<const char*>(g.weight) + panel * panel_bytes;
@@ -138,13 +161,12 @@ inline void tile_task(const Linear& g, const char* packed, int64_t panel, int64_
         const int64_t in_pass = smaller(rows - row, kPair);
         const TilePass pass{packed + (first + row) / rows_each * block_bytes, b, stride, block_bytes, g.k / kTileK, g.k % kTileK,
                             b + panel_bytes + row / kPair * lines * 64 * (g.k / kTileK), lines};
-        if (in_pass > kTileRows16) tile_columns<2>(pass, columns, acc);
-        else tile_columns<1>(pass, columns, acc);
-        for (int64_t r = 0; r < in_pass; ++r) {
-            finish_row(acc + r * kPanel, g.bias ? g.bias + column : nullptr, g.out + (first + row + r) * g.n + column, columns,
-                       g.accumulate);
-        }
+        float* const acc = sums[now ^= 1];
+        if (in_pass > kTileRows16) tile_columns<2>(pass, columns, before, acc);
+        else tile_columns<1>(pass, columns, before, acc);
+        before = {acc, g.bias ? g.bias + column : nullptr, g.out + (first + row) * g.n + column, g.n, columns, in_pass, g.accumulate, streams};
     }
+    for (int64_t r = 0; r < before.rows; ++r) before.write(r);
 }
 
 inline TileConfig tiles_of(int64_t rows) {

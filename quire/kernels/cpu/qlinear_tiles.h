@@ -7,6 +7,7 @@
 namespace quire::QUIRE_ISA {
 namespace {
 
+constexpr int64_t kRowsInL2 = 3 << 18;        // bytes of rounded rows that a chunk keeps there: of 2 MiB, beside weights and outputs
 constexpr int64_t kFewestTiledRows = 9;  // up to eight rows wait for memory, and a tile has sixteen
 
 // Where blocks of 16 rows lie: those of a task one behind the other for each group of inputs, in the order in which the task reads them.
@@ -63,23 +64,57 @@ inline void rows_to_tiles(Runtime& runtime, const Linear& g, const QFormat& form
     });
 }
 
-// Rows [first, first + rows) of one panel.
-template <class P>
-void tiled_panel(const Linear& g, const QFormat& format, const char* a, int64_t panel, int64_t first, int64_t rows) {
-    alignas(64) float acc[kTiledRows * kPanel];
-    const int64_t column = panel * kPanel, panel_bytes = q_panel_bytes(format);
-    const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + panel * panel_bytes;
-    const int64_t shares = ceil_div(g.rows, kTiledRows), share = panel_bytes / shares / 64 * 64;
-    const char* const ahead = reinterpret_cast<const char*>(w) + panel_bytes + first / kTiledRows * share;
-    const QOut out{g.out + first * g.n + column, g.n, smaller(kPanel, g.n - column),
-                   reinterpret_cast<const uint16_t*>(w + q_scales_at(format, 0)), g.bias ? g.bias + column : nullptr, g.accumulate};
-    for (int64_t r = 0; r < rows; ++r) fetch_outs<1>({out.to + r * out.stride, out.stride, out.columns, nullptr, nullptr, false});
-    any_tiled_task<P>({format, q_section(format), a + TiledRows(format, g.rows).begin(first), w, rows, acc, ahead, shares});
-    for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t i = 0; i < out.columns; i += kLanes) {
-            write_out<P>(out, load(acc + r * kPanel + i), out.to + r * out.stride + i, i, int(smaller(out.columns - i, kLanes)));
+// Where rows [first, first + rows) of a panel go.
+inline QOut out_of(const Linear& g, const QFormat& format, int64_t panel, int64_t first) {
+    const int64_t column = panel * kPanel;
+    const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + panel * q_panel_bytes(format);
+    return {g.out + first * g.n + column, g.n, smaller(kPanel, g.n - column),
+            reinterpret_cast<const uint16_t*>(w + q_scales_at(format, 0)), g.bias ? g.bias + column : nullptr, g.accumulate};
+}
+
+// How the work is split: chunks of panels and rows, those of the same rows one behind the other, so that a thread finds its rows in L2.
+// Within a chunk tasks go by panels, then by kTiledRows rows.
+struct TiledSplit {
+    int64_t rows, panels, rows_each, panels_each;
+
+    TiledSplit(const Linear& g, const QFormat& format, int64_t num_threads) : rows(g.rows), panels(ceil_div(g.n, kPanel)) {
+        const int64_t row_bytes = ceil_div(tiled_bytes(format, kTiledRows), kTiledRows), some = kRowsInL2 / row_bytes;
+        const int64_t fit = some > kTiledRows ? some : kTiledRows;
+        rows_each = ceil_div(ceil_div(rows, ceil_div(rows, fit)), kTiledRows) * kTiledRows;
+        panels_each = rows > kTiledRows ? 1 : panels_of_chunk(panels, q_panel_bytes(format), num_threads);
+    }
+    int64_t panel_chunks() const { return ceil_div(panels, panels_each); }
+    int64_t num_chunks() const { return ceil_div(rows, rows_each) * panel_chunks(); }
+};
+
+// One of its tasks.
+struct TiledPlace {
+    int64_t panel, first, rows;  // rows [first, first + rows)
+    int64_t share, num_shares;   // what it fetches of the panel that follows
+};
+
+// Calls f(place) for each task of a chunk.
+template <class F>
+void each_place(const TiledSplit& split, int64_t chunk, const F& f) {
+    const int64_t begin = chunk % split.panel_chunks() * split.panels_each, first = chunk / split.panel_chunks() * split.rows_each;
+    const int64_t end = smaller(first + split.rows_each, split.rows), num_shares = ceil_div(end - first, kTiledRows);
+    for (int64_t panel = begin; panel < smaller(begin + split.panels_each, split.panels); ++panel) {
+        for (int64_t row = first; row < end; row += kTiledRows) {
+            f(TiledPlace{panel, row, smaller(kTiledRows, end - row), (row - first) / kTiledRows, num_shares});
         }
     }
+}
+
+// Sums of a task in acc; those of the task before are written meanwhile.
+template <class P>
+TiledOut<P> tiled_panel(const Linear& g, const QFormat& format, const char* a, const TiledPlace& at, float* acc, TiledOut<P>& before) {
+    const int64_t panel_bytes = q_panel_bytes(format), share = panel_bytes / at.num_shares / 64 * 64;
+    const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + at.panel * panel_bytes;
+    const char* const ahead = reinterpret_cast<const char*>(w) + panel_bytes + at.share * share;
+    const TiledOut<P> out{acc, out_of(g, format, at.panel, at.first), at.rows, 0, past_caches(g, at.panel)};
+    const char* const rows = a + TiledRows(format, g.rows).begin(at.first);
+    any_tiled_task<P>({format, q_section(format), rows, w, at.rows, acc, ahead, at.num_shares, out, before});
+    return out;
 }
 
 // As q_linear (qlinear.h), with tiled_bytes of scratch.
@@ -87,19 +122,22 @@ template <class P, class Made>
 void q_linear_tiles(Runtime& runtime, const Linear& g, char* scratch, const Made& made) {
     const QFormat format{g.k, P::kBits, g.group, g.symmetric};
     rows_to_tiles(runtime, g, format, scratch);
-    const int64_t panels = ceil_div(g.n, kPanel), row_tasks = ceil_div(g.rows, kTiledRows);
-    const int64_t panels_each = row_tasks == 1 ? panels_of_chunk(panels, q_panel_bytes(format), runtime.pool.num_threads()) : 1;
-    const int64_t panel_chunks = ceil_div(panels, panels_each);
+    const TiledSplit split(g, format, runtime.pool.num_threads());
     const TileConfig config = byte_tiles(q_section(format), g.rows);
-    parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
-        const int64_t begin = chunk / row_tasks * panels_each, first = chunk % row_tasks * kTiledRows;
-        const int64_t rows = smaller(kTiledRows, g.rows - first);
+    parallel(runtime.pool, split.num_chunks(), [&](int64_t chunk) {
+        alignas(64) float sums[2][kTiledRows * kPanel];
+        TiledOut<P> before{};
+        TiledPlace last{};
+        int now = 0;
         begin_tiles(config);
-        for (int64_t panel = begin; panel < smaller(begin + panels_each, panels); ++panel) {
-            tiled_panel<P>(g, format, scratch, panel, first, rows);
-            made(panel, first, rows);
-        }
+        each_place(split, chunk, [&](const TiledPlace& at) {
+            before = tiled_panel<P>(g, format, scratch, at, sums[now ^= 1], before);
+            if (last.rows > 0) made(last.panel, last.first, last.rows);
+            last = at;
+        });
         end_tiles();
+        before.write(last.rows);
+        made(last.panel, last.first, last.rows);
     });
 }
 

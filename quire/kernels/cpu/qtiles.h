@@ -17,7 +17,37 @@ namespace {
 
 constexpr int64_t kTiledRows = 64;  // of a task
 
+// Sums of rows of one panel, [rows][kPanel], on their way out.
+template <class P>
+struct TiledOut {
+    const float* acc;
+    QOut out;
+    int64_t rows, written;
+    bool streams;  // past the caches
+
+    // `count` rows more, if there are so many.
+    void write(int64_t count) {
+        for (const int64_t end = smaller(written + count, rows); written < end; ++written) {
+            const float* const from = acc + written * kPanel;
+            float* const to = out.to + written * out.stride;
+            if (streams) {
+                for (int64_t i = 0; i < kPanel; i += kLanes) stream(to + i, in_scale(load(from + i), i));
+                continue;
+            }
+            for (int64_t i = 0; i < out.columns; i += kLanes) {
+                write_out<P>(out, load(from + i), to + i, i, int(smaller(out.columns - i, kLanes)));
+            }
+        }
+    }
+    QOut row(int64_t r) const { return {out.to + r * out.stride, out.stride, out.columns, nullptr, nullptr, false}; }
+    Vec in_scale(Vec sum, int64_t column) const {
+        if constexpr (P::kScales == Scales::channel) return mul(sum, load_bf16(out.scales + column));
+        return sum;
+    }
+};
+
 // Rows of one panel.
+template <class P>
 struct TiledTask {
     const QFormat& format;
     int64_t section;
@@ -27,6 +57,8 @@ struct TiledTask {
     float* acc;          // [rows][kPanel]
     const char* ahead;   // to be fetched meanwhile, and what share of a panel that is
     int64_t num_shares;
+    const TiledOut<P>& out;  // where these sums will go
+    TiledOut<P>& before;     // sums to be written meanwhile
 };
 
 constexpr int64_t kPairRows = 2 * kTileRows16;
@@ -176,20 +208,26 @@ struct TiledGroup {
     int num_sections;
     const char* ahead;      // to be fetched, so many lines with each section
     int lines;
+    int64_t rows;           // to be written with each section, and to be fetched for writing
+    int64_t wanted;         // from here on
 };
 
 // Adds it to the sums of all rows. Two ends, in turn: of the section before, scales are put on while this one is multiplied, and before
 // its tiles are stored: what is loaded behind a tile's store waits for the tile.
 template <class P, int kSections>
-void tiled_group(const TiledTask& t, const TiledGroup& g, SectionEnd (&ends)[2], int& now, float* f) {
+void tiled_group(const TiledTask<P>& t, const TiledGroup& g, SectionEnd (&ends)[2], int& now, float* f) {
     constexpr bool kSigned = P::kBits == 4, kStart = P::kBits == 8;
     constexpr int64_t kInputs = kInputGroup / kSections;
     const int64_t block_bytes = tiled_group_bytes(t.section);
     const char *a = g.a, *ahead = g.ahead;
+    int64_t wanted = g.wanted;
+    const int64_t num_wanted = t.out.streams ? 0 : t.rows;
     for (int64_t row = 0; row < t.rows; row += kPairRows, a += 2 * block_bytes) {
         for (int s = 0; s < g.num_sections; ++s, now ^= 1) {
             SectionEnd &end = ends[now], &before = ends[now ^ 1];
             for (int line = 0; line < g.lines; ++line, ahead += 64) prefetch_l2(ahead);
+            t.before.write(g.rows);
+            for (const int64_t end = smaller(wanted + g.rows, num_wanted); wanted < end; ++wanted) fetch_outs<1>(t.out.row(wanted));
             const char* const inputs = a + s * kInputs / 64 * kTileBytes + s * kInputs % 64;
             const char* const b = g.b + s * kInputs * kPanel;
             const bool two = t.rows - row > kTileRows16;
@@ -213,7 +251,7 @@ void tiled_group(const TiledTask& t, const TiledGroup& g, SectionEnd (&ends)[2],
 
 // All inputs of a task.
 template <class P, int kSections>
-void tiled_task(const TiledTask& t) {
+void tiled_task(const TiledTask<P>& t) {
     alignas(64) char buffer[kInputGroup * kPanel];
     alignas(64) float f[kSections == 1 ? 1 : kPairRows * kPanel];
     SectionEnd ends[2];
@@ -222,18 +260,23 @@ void tiled_task(const TiledTask& t) {
     memset(t.acc, 0, size_t(t.rows * kPanel) * sizeof(float));
     const int64_t group_bytes = ceil_div(t.rows, kTileRows16) * tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
     const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes * t.num_shares));
+    const int64_t sections = ceil_div(t.format.k, t.section) * passes, rows = ceil_div(kTiledRows, sections);
     const char *a = t.a, *ahead = t.ahead;
+    int64_t wanted = 0;
     for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * kSections * passes * 64) {
         const int64_t length = smaller(t.format.k - k, kInputGroup);
         const uint8_t* scales = P::kScales == Scales::channel ? t.w : t.w + q_scales_at(t.format, k);
         const char* b = bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, buffer);
-        tiled_group<P, kSections>(t, {a, b, scales, int(ceil_div(length, t.section)), ahead, lines}, ends, now, f);
+        const int num_sections = int(ceil_div(length, t.section));
+        tiled_group<P, kSections>(t, {a, b, scales, num_sections, ahead, lines, rows, wanted}, ends, now, f);
+        wanted += num_sections * passes * rows;
     }
+    t.before.write(kTiledRows);
     put_scales<P, kSections, P::kBits == 8>(ends[now ^ 1]);
 }
 
 template <class P>
-void any_tiled_task(const TiledTask& t) {
+void any_tiled_task(const TiledTask<P>& t) {
     if (t.section == kInputGroup) return tiled_task<P, 1>(t);
     if constexpr (P::kScales != Scales::channel) {
         if (t.section == 64) tiled_task<P, 2>(t);

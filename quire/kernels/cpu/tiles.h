@@ -56,6 +56,17 @@ inline __attribute__((always_inline)) void multiply_bytes() {
 inline void begin_tiles(const TileConfig& config) { _tile_loadconfig(&config); }
 inline void end_tiles() { _tile_release(); }
 
+// 16 values past the caches. `to`: a whole line.
+inline void stream(float* to, Vec values) { _mm512_stream_ps(to, values.v); }
+
+// Whether outputs of this panel go past the caches: they are more than these hold, so whoever reads them reads memory anyway, and their
+// lines need not be read first. Whole lines only.
+constexpr int64_t kInCaches = 4 << 20;  // bytes
+inline bool past_caches(const Linear& g, int64_t panel) {
+    return g.rows * g.n * 4 > kInCaches && !g.accumulate && !g.bias && (panel + 1) * kPanel <= g.n && g.n % 16 == 0 &&
+           reinterpret_cast<uintptr_t>(g.out) % 64 == 0;
+}
+
 }  // namespace
 }  // namespace quire::QUIRE_ISA
 #endif
