@@ -75,33 +75,38 @@ struct TilePass {
     const char *a, *b;        // the first block; the panel
     int64_t stride, second;   // bytes of a block's step; from the first block to the second
     int64_t steps, left;      // steps; of the last one so many k count, 0: all
-    const char* ahead;        // to be fetched meanwhile, `lines` lines a step
-    int64_t lines;
+    Ahead ahead;
 };
 
 template <int kBlocks, int kColumns>
-inline __attribute__((always_inline)) void tile_step(const char* a0, const char* a1, const char* b) {
+inline __attribute__((always_inline)) void tile_step(const char* a0, const char* a1, const char* b, Ahead& ahead) {
     _tile_loadd(6, b, 4 * kPanel);
     _tile_loadd(7, a0, kTileRowBytes);
     _tile_dpbf16ps(0, 7, 6);
+    ahead.fetch();
     if constexpr (kBlocks == 2) {
         _tile_loadd(7, a1, kTileRowBytes);
         _tile_dpbf16ps(3, 7, 6);
+        ahead.fetch();
     }
     if constexpr (kColumns > 1) {
         _tile_loadd(6, b + 64, 4 * kPanel);
         if constexpr (kBlocks == 2) {
             _tile_dpbf16ps(4, 7, 6);
+            ahead.fetch();
             _tile_loadd(7, a0, kTileRowBytes);
         }
         _tile_dpbf16ps(1, 7, 6);
+        ahead.fetch();
     }
     if constexpr (kColumns > 2) {
         _tile_loadd(6, b + 128, 4 * kPanel);
         _tile_dpbf16ps(2, 7, 6);
+        ahead.fetch();
         if constexpr (kBlocks == 2) {
             _tile_loadd(7, a1, kTileRowBytes);
             _tile_dpbf16ps(5, 7, 6);
+            ahead.fetch();
         }
     }
 }
@@ -117,17 +122,17 @@ void tile_pass(const TilePass& p, const Finished& before, float* acc) {
     _tile_zero(3);
     _tile_zero(4);
     _tile_zero(5);
-    const char *a0 = p.a, *a1 = p.a + p.second, *b = p.b, *ahead = p.ahead;
+    const char *a0 = p.a, *a1 = p.a + p.second, *b = p.b;
+    Ahead ahead = p.ahead;
     for (int64_t i = 0; i < p.steps; ++i, a0 += p.stride, a1 += p.stride, b += kTileStep) {
-        for (int64_t line = 0; line < p.lines; ++line, ahead += 64) prefetch_l2(ahead);
-        tile_step<kBlocks, kColumns>(a0, a1, b);
+        tile_step<kBlocks, kColumns>(a0, a1, b, ahead);
         for (const int64_t end = smaller(written + rows_a_step, before.rows); written < end; ++written) before.write(written);
     }
     for (; written < before.rows; ++written) before.write(written);
     if (p.left > 0) {
         alignas(64) char last[kTileStep] = {};
         memcpy(last, b, size_t(4 * kPanel * ceil_div(p.left, 2)));
-        tile_step<kBlocks, kColumns>(a0, a1, last);
+        tile_step<kBlocks, kColumns>(a0, a1, last, ahead);
     }
     constexpr int64_t kSecond = kTileRows16 * kPanel;
     _tile_stored(0, acc, 4 * kPanel);
@@ -147,26 +152,36 @@ void tile_columns(const TilePass& p, int64_t columns, const Finished& before, fl
     else tile_pass<kBlocks, 3>(p, before, acc);
 }
 
+// Sums of a pass, and those of the pass before, which are written meanwhile.
+struct Sums {
+    alignas(64) float acc[2][kPair * kPanel];
+    Finished before;
+    int now;
+};
+
+// What pass `pass` of `passes` fetches of the next panel: the first passes do, until it is there.
+inline Ahead ahead_of(const char* next, int64_t panel_bytes, int64_t pass, int64_t passes, int64_t steps, int64_t products) {
+    const int64_t lines = ceil_div(kTileStep / 64, passes * products), at = pass * steps * products * lines * 64;
+    return {next + at, at < panel_bytes ? int(lines) : 0};
+}
+
 // Rows [first, first + rows) of one panel. first is a multiple of 16.
-inline void tile_task(const Linear& g, const char* packed, int64_t panel, int64_t first, int64_t rows) {
-    alignas(64) float sums[2][kPair * kPanel];
-    Finished before{sums[0], nullptr, nullptr, 0, 0, 0, false, false};
-    const bool streams = past_caches(g, panel);
-    int now = 0;
+inline void tile_task(const Linear& g, const char* packed, int64_t panel, int64_t first, int64_t rows, Sums& sums) {
     const int64_t rows_each = rows_of_tile(g.rows), stride = rows_each * kTileRowBytes, block_bytes = tile_steps(g.k) * stride;
     const int64_t panel_bytes = ceil_div(g.k, 2) * 4 * kPanel, column = panel * kPanel, columns = smaller(kPanel, g.n - column);
     const char* const b = static_cast<const char*>(g.weight) + panel * panel_bytes;
-    const int64_t passes = ceil_div(rows, kPair), lines = ceil_div(kTileStep / 64, passes);
+    const float* const bias = g.bias ? g.bias + column : nullptr;
+    const bool streams = past_caches(g, panel);
+    const int64_t passes = ceil_div(rows, kPair), steps = g.k / kTileK;
     for (int64_t row = 0; row < rows; row += kPair) {
-        const int64_t in_pass = smaller(rows - row, kPair);
-        const TilePass pass{packed + (first + row) / rows_each * block_bytes, b, stride, block_bytes, g.k / kTileK, g.k % kTileK,
-                            b + panel_bytes + row / kPair * lines * 64 * (g.k / kTileK), lines};
-        float* const acc = sums[now ^= 1];
-        if (in_pass > kTileRows16) tile_columns<2>(pass, columns, before, acc);
-        else tile_columns<1>(pass, columns, before, acc);
-        before = {acc, g.bias ? g.bias + column : nullptr, g.out + (first + row) * g.n + column, g.n, columns, in_pass, g.accumulate, streams};
+        const int64_t in_pass = smaller(rows - row, kPair), products = ceil_div(in_pass, kTileRows16) * ceil_div(columns, 16);
+        const TilePass pass{packed + (first + row) / rows_each * block_bytes, b, stride, block_bytes, steps, g.k % kTileK,
+                            ahead_of(b + panel_bytes, panel_bytes, row / kPair, passes, steps, products)};
+        float* const acc = sums.acc[sums.now ^= 1];
+        if (in_pass > kTileRows16) tile_columns<2>(pass, columns, sums.before, acc);
+        else tile_columns<1>(pass, columns, sums.before, acc);
+        sums.before = {acc, bias, g.out + (first + row) * g.n + column, g.n, columns, in_pass, g.accumulate, streams};
     }
-    for (int64_t r = 0; r < before.rows; ++r) before.write(r);
 }
 
 inline TileConfig tiles_of(int64_t rows) {
@@ -187,11 +202,15 @@ inline void linear_tiles(Runtime& runtime, const Linear& g) {
     const TileConfig config = tiles_of(g.rows);
     parallel(runtime.pool, panel_chunks * row_tasks, [&](int64_t chunk) {
         const int64_t first = chunk / panel_chunks * rows_each, begin = chunk % panel_chunks * panels_each;
+        Sums sums;
+        sums.now = 0;
+        sums.before.rows = 0;
         begin_tiles(config);
         for (int64_t panel = begin; panel < smaller(begin + panels_each, panels); ++panel) {
-            if (first < g.rows) tile_task(g, packed, panel, first, smaller(rows_each, g.rows - first));
+            if (first < g.rows) tile_task(g, packed, panel, first, smaller(rows_each, g.rows - first), sums);
         }
         end_tiles();
+        for (int64_t row = 0; row < sums.before.rows; ++row) sums.before.write(row);
     });
 }
 

@@ -128,31 +128,37 @@ inline void put_scales(const SectionEnd& end) {
 
 // One step of 64 or 32 inputs for one or two blocks of rows.
 template <bool kTwo, bool kSigned>
-inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const char* a1, const char* b) {
+inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const char* a1, const char* b, Ahead& ahead) {
     load_tile<6>(b, 4 * kPanel);
     load_tile<7>(a0, kTileRowBytes);
     multiply_bytes<0, 7, 6, kSigned>();
+    ahead.fetch();
     if constexpr (kTwo) {
         load_tile<7>(a1, kTileRowBytes);
         multiply_bytes<3, 7, 6, kSigned>();
+        ahead.fetch();
     }
     load_tile<6>(b + 64, 4 * kPanel);
     if constexpr (kTwo) {
         multiply_bytes<4, 7, 6, kSigned>();
+        ahead.fetch();
         load_tile<7>(a0, kTileRowBytes);
     }
     multiply_bytes<1, 7, 6, kSigned>();
+    ahead.fetch();
     load_tile<6>(b + 128, 4 * kPanel);
     multiply_bytes<2, 7, 6, kSigned>();
+    ahead.fetch();
     if constexpr (kTwo) {
         load_tile<7>(a1, kTileRowBytes);
         multiply_bytes<5, 7, 6, kSigned>();
+        ahead.fetch();
     }
 }
 
 // Products of a section, into tiles: `a` are its inputs in the group of the first block.
 template <int kSections, bool kTwo, bool kSigned>
-inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b) {
+inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b, Ahead& ahead) {
     constexpr int64_t kSteps = kInputGroup / kSections / kDeep<kSections>;
     clear_tile<0>();
     clear_tile<1>();
@@ -164,7 +170,7 @@ inline __attribute__((always_inline)) void sum_section(const char* a, int64_t bl
     }
     for (int64_t i = 0; i < kSteps; ++i) {
         const char* const a0 = a + i * kTileBytes;
-        step_of_bytes<kTwo, kSigned>(a0, a0 + block_bytes, b + i * kDeep<kSections> * kPanel);
+        step_of_bytes<kTwo, kSigned>(a0, a0 + block_bytes, b + i * kDeep<kSections> * kPanel, ahead);
     }
 }
 
@@ -206,8 +212,6 @@ struct TiledGroup {
     const char *a, *b;      // inputs of the first block, weights as bytes
     const uint8_t* scales;  // of the first section
     int num_sections;
-    const char* ahead;      // to be fetched, so many lines with each section
-    int lines;
     int64_t rows;           // to be written with each section, and to be fetched for writing
     int64_t wanted;         // from here on
 };
@@ -215,24 +219,24 @@ struct TiledGroup {
 // Adds it to the sums of all rows. Two ends, in turn: of the section before, scales are put on while this one is multiplied, and before
 // its tiles are stored: what is loaded behind a tile's store waits for the tile.
 template <class P, int kSections>
-void tiled_group(const TiledTask<P>& t, const TiledGroup& g, SectionEnd (&ends)[2], int& now, float* f) {
+void tiled_group(const TiledTask<P>& t, const TiledGroup& g, Ahead& to_fetch, SectionEnd (&ends)[2], int& now, float* f) {
     constexpr bool kSigned = P::kBits == 4, kStart = P::kBits == 8;
     constexpr int64_t kInputs = kInputGroup / kSections;
     const int64_t block_bytes = tiled_group_bytes(t.section);
-    const char *a = g.a, *ahead = g.ahead;
+    const char* a = g.a;
+    Ahead ahead = to_fetch;
     int64_t wanted = g.wanted;
     const int64_t num_wanted = t.out.streams ? 0 : t.rows;
     for (int64_t row = 0; row < t.rows; row += kPairRows, a += 2 * block_bytes) {
         for (int s = 0; s < g.num_sections; ++s, now ^= 1) {
             SectionEnd &end = ends[now], &before = ends[now ^ 1];
-            for (int line = 0; line < g.lines; ++line, ahead += 64) prefetch_l2(ahead);
             t.before.write(g.rows);
             for (const int64_t end = smaller(wanted + g.rows, num_wanted); wanted < end; ++wanted) fetch_outs<1>(t.out.row(wanted));
             const char* const inputs = a + s * kInputs / 64 * kTileBytes + s * kInputs % 64;
             const char* const b = g.b + s * kInputs * kPanel;
             const bool two = t.rows - row > kTileRows16;
-            if (two) sum_section<kSections, true, kSigned>(inputs, block_bytes, b);
-            else sum_section<kSections, false, kSigned>(inputs, block_bytes, b);
+            if (two) sum_section<kSections, true, kSigned>(inputs, block_bytes, b, ahead);
+            else sum_section<kSections, false, kSigned>(inputs, block_bytes, b, ahead);
             if (before.rows > 0) put_scales<P, kSections, kStart>(before);
             if (two) store_section<true>(end.sums);
             else store_section<false>(end.sums);
@@ -247,6 +251,7 @@ void tiled_group(const TiledTask<P>& t, const TiledGroup& g, SectionEnd (&ends)[
             end.last = s + 1 == g.num_sections;
         }
     }
+    to_fetch = ahead;
 }
 
 // All inputs of a task.
@@ -259,16 +264,17 @@ void tiled_task(const TiledTask<P>& t) {
     int now = 0;
     memset(t.acc, 0, size_t(t.rows * kPanel) * sizeof(float));
     const int64_t group_bytes = ceil_div(t.rows, kTileRows16) * tiled_group_bytes(t.section), passes = ceil_div(t.rows, kPairRows);
-    const int lines = int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, kSections * passes * t.num_shares));
+    const int64_t products = ceil_div(t.rows, kTileRows16) * 3 * (kInputGroup / kDeep<kSections>);  // of a group
+    Ahead ahead{t.ahead, int(ceil_div(kInputGroup * kPanel * P::kBits / 8 / 64, products * t.num_shares))};
     const int64_t sections = ceil_div(t.format.k, t.section) * passes, rows = ceil_div(kTiledRows, sections);
-    const char *a = t.a, *ahead = t.ahead;
+    const char* a = t.a;
     int64_t wanted = 0;
-    for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes, ahead += lines * kSections * passes * 64) {
+    for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes) {
         const int64_t length = smaller(t.format.k - k, kInputGroup);
         const uint8_t* scales = P::kScales == Scales::channel ? t.w : t.w + q_scales_at(t.format, k);
         const char* b = bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, buffer);
         const int num_sections = int(ceil_div(length, t.section));
-        tiled_group<P, kSections>(t, {a, b, scales, num_sections, ahead, lines, rows, wanted}, ends, now, f);
+        tiled_group<P, kSections>(t, {a, b, scales, num_sections, rows, wanted}, ahead, ends, now, f);
         wanted += num_sections * passes * rows;
     }
     t.before.write(kTiledRows);

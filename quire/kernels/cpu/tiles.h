@@ -56,6 +56,17 @@ inline __attribute__((always_inline)) void multiply_bytes() {
 inline void begin_tiles(const TileConfig& config) { _tile_loadconfig(&config); }
 inline void end_tiles() { _tile_release(); }
 
+// What is fetched into L2 meanwhile, some lines behind each product: where many are asked for at once, what is needed now waits for them (a
+// core has sixteen lines on their way to L1, prefetched ones too).
+struct Ahead {
+    const char* at;
+    int lines;
+
+    inline __attribute__((always_inline)) void fetch() {
+        for (int i = 0; i < lines; ++i, at += 64) asm volatile("prefetcht1 (%0)" ::"r"(at));  // a plain prefetch is moved
+    }
+};
+
 // 16 values past the caches. `to`: a whole line.
 inline void stream(float* to, Vec values) { _mm512_stream_ps(to, values.v); }
 
