@@ -159,10 +159,11 @@ struct Sums {
     int now;
 };
 
-// What pass `pass` of `passes` fetches of the next panel: the first passes do, until it is there.
-inline Ahead ahead_of(const char* next, int64_t panel_bytes, int64_t pass, int64_t passes, int64_t steps, int64_t products) {
+// What pass `pass` of `passes` over a panel fetches: the only one what it reads soon, others a part of the next panel, until it is there.
+inline Ahead ahead_of(const char* panel, int64_t panel_bytes, int64_t pass, int64_t passes, int64_t steps, int64_t products) {
     const int64_t lines = ceil_div(kTileStep / 64, passes * products), at = pass * steps * products * lines * 64;
-    return {next + at, at < panel_bytes ? int(lines) : 0};
+    if (passes == 1) return {panel + kBytesAhead, int(lines)};
+    return {panel + panel_bytes + at, at < panel_bytes ? int(lines) : 0};
 }
 
 // Rows [first, first + rows) of one panel. first is a multiple of 16.
@@ -176,7 +177,7 @@ inline void tile_task(const Linear& g, const char* packed, int64_t panel, int64_
     for (int64_t row = 0; row < rows; row += kPair) {
         const int64_t in_pass = smaller(rows - row, kPair), products = ceil_div(in_pass, kTileRows16) * ceil_div(columns, 16);
         const TilePass pass{packed + (first + row) / rows_each * block_bytes, b, stride, block_bytes, steps, g.k % kTileK,
-                            ahead_of(b + panel_bytes, panel_bytes, row / kPair, passes, steps, products)};
+                            ahead_of(b, panel_bytes, row / kPair, passes, steps, products)};
         float* const acc = sums.acc[sums.now ^= 1];
         if (in_pass > kTileRows16) tile_columns<2>(pass, columns, sums.before, acc);
         else tile_columns<1>(pass, columns, sums.before, acc);

@@ -90,7 +90,7 @@ struct TiledSplit {
 // One of its tasks.
 struct TiledPlace {
     int64_t panel, first, rows;  // rows [first, first + rows)
-    int64_t share, num_shares;   // what it fetches of the panel that follows
+    int64_t share, num_shares;   // what it fetches of the panel that follows; alone on its panel, what it reads soon
 };
 
 // Calls f(place) for each task of a chunk.
@@ -110,7 +110,7 @@ template <class P>
 TiledOut<P> tiled_panel(const Linear& g, const QFormat& format, const char* a, const TiledPlace& at, float* acc, TiledOut<P>& before) {
     const int64_t panel_bytes = q_panel_bytes(format), share = panel_bytes / at.num_shares / 64 * 64;
     const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + at.panel * panel_bytes;
-    const char* const ahead = reinterpret_cast<const char*>(w) + panel_bytes + at.share * share;
+    const char* const ahead = reinterpret_cast<const char*>(w) + (at.num_shares == 1 ? kBytesAhead : panel_bytes + at.share * share);
     const TiledOut<P> out{acc, out_of(g, format, at.panel, at.first), at.rows, 0, past_caches(g, at.panel)};
     const char* const rows = a + TiledRows(format, g.rows).begin(at.first);
     any_tiled_task<P>({format, q_section(format), rows, w, at.rows, acc, ahead, at.num_shares, out, before});

@@ -55,7 +55,7 @@ struct TiledTask {
     const uint8_t* w;    // the panel
     int64_t rows;
     float* acc;          // [rows][kPanel]
-    const char* ahead;   // to be fetched meanwhile, and what share of a panel that is
+    const char* ahead;   // to be fetched meanwhile, and how many tasks share that
     int64_t num_shares;
     const TiledOut<P>& out;  // where these sums will go
     TiledOut<P>& before;     // sums to be written meanwhile
