@@ -52,8 +52,9 @@ inline __attribute__((always_inline)) void multiply_bytes() {
 }
 
 // This thread's tiles, from here to end_tiles. (An object whose destructor ends them would need the language's machinery of exceptions,
-// which instruction sets may not share.)
-inline void begin_tiles(const TileConfig& config) { _tile_loadconfig(&config); }
+// which instruction sets may not share.) All of the configuration is named as read: gcc 12's intrinsic names its first eight bytes alone, and
+// stores to the rest of one made on the spot may be dropped.
+inline void begin_tiles(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config)); }
 inline void end_tiles() { _tile_release(); }
 
 // What is fetched into L2 meanwhile, some lines behind each product: where many are asked for at once, what is needed now waits for them (a
