@@ -94,6 +94,7 @@ inline void store_scores(int tile, float* sums, int stride) {
 template <int kTiles, bool kTwoBlocks>
 inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums, int stride) {
     alignas(64) uint32_t last[4][kTileBytes / 4];
+    Awake awake;
     const uint32_t* q = work.keys + first;
     constexpr int kStride = 4 * kTileRows;
     clear_tile<0>();
@@ -121,6 +122,7 @@ inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums
             load_tile<5>(piece_of_keys(work, tile + 3, w, last[3]), kTileRowBytes);
             multiply_pairs<3, 5, 6>();
         }
+        awake.keep<4>();
     }
     store_scores<kTiles, kTwoBlocks>(tile, sums, stride);
 }
@@ -285,6 +287,7 @@ template <int kTiles, bool kTwoBlocks>
 inline void weigh_dims(const ValuePass& p, int dim, uint32_t* (&values)[2], bool primed, bool more) {
     constexpr int kStride = kKeyTile / 2, kWidth = 16 * kTiles;
     const int width = p.work.padded_dim;
+    Awake awake;
     float *const acc = p.acc + dim, *const below = acc + kBlockRows * width;
     if (!primed) copy_values<kWidth>(p.work, 0, p.limit, dim, values[0]);
     load_tile<0>(acc, 4 * width);
@@ -315,6 +318,7 @@ inline void weigh_dims(const ValuePass& p, int dim, uint32_t* (&values)[2], bool
             load_tile<7>(b + 48, 4 * kWidth);
             multiply_pairs<3, 4, 7>();
         }
+        awake.keep<4>();
         uint32_t* const other = values[1];
         values[1] = values[0];
         values[0] = other;

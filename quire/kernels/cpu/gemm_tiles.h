@@ -23,6 +23,7 @@ constexpr int64_t kTileK = 32;                  // k of a product of tiles
 constexpr int64_t kTileStep = 2 * kPanel * kTileK;  // bytes of them in a panel
 constexpr int64_t kInL2 = 3 << 18;              // bytes of rounded rows that a task keeps there: of 2 MiB, beside weights and outputs
 constexpr int64_t kPair = 2 * kTileRows16;      // rows of a pass
+constexpr int64_t kAwakeSteps = 8;
 
 inline int64_t tile_steps(int64_t k) { return ceil_div(k, kTileK); }
 
@@ -124,8 +125,10 @@ void tile_pass(const TilePass& p, const Finished& before, float* acc) {
     _tile_zero(5);
     const char *a0 = p.a, *a1 = p.a + p.second, *b = p.b;
     Ahead ahead = p.ahead;
+    Awake awake;
     for (int64_t i = 0; i < p.steps; ++i, a0 += p.stride, a1 += p.stride, b += kTileStep) {
         tile_step<kBlocks, kColumns>(a0, a1, b, ahead);
+        if (i % kAwakeSteps == kAwakeSteps - 1) awake.keep<6>();
         for (const int64_t end = smaller(written + rows_a_step, before.rows); written < end; ++written) before.write(written);
     }
     for (; written < before.rows; ++written) before.write(written);

@@ -57,6 +57,15 @@ inline __attribute__((always_inline)) void multiply_bytes() {
 inline void begin_tiles(const TileConfig& config) { asm volatile("ldtilecfg %0" ::"m"(config)); }
 inline void end_tiles() { _tile_release(); }
 
+// The way from tiles to memory falls asleep where nothing has gone it for some 2,200 cycles, whatever was multiplied, and the next store then
+// waits 850 for it. What multiplies for longer stores a tile meanwhile that nobody reads, all its rows to one line.
+struct Awake {
+    alignas(64) char line[64];
+
+    template <int kTile>
+    inline __attribute__((always_inline)) void keep() { store_tile<kTile>(line, 0); }
+};
+
 // What is fetched into L2 meanwhile, some lines behind each product: where many are asked for at once, what is needed now waits for them (a
 // core has sixteen lines on their way to L1, prefetched ones too).
 constexpr int64_t kBytesAhead = 8 << 10;  // of a panel that one task reads; 2 KiB: 1.03, a panel: 1.02 (int8) and 1.05 (bf16) of the time
