@@ -3,8 +3,8 @@
 // Integer sums of a section are exact in any order; tiles make them for 16 rows and 16 columns, and the scales are put on them by
 // vectors. int8 lies in a panel as tiles want it (pack.h), three lines apart, unsigned; int4 is widened for all rows of a task into a
 // buffer in L1, signed, so that its sums begin with zero.
-// For each group of inputs, each 32 rows, each section: products into six tiles (0 to 5; 6 takes weights, 7 inputs), then the scales of
-// the section before, which the processor does meanwhile. Sums in float32 are in L1: kTiledRows rows by a panel.
+// For each group of inputs, each 32 rows, each section: products into six tiles (0 to 5; 6 takes weights, 7 inputs), between them the
+// scales of the section before, which the processor does meanwhile. Sums in float32 are in L1: kTiledRows rows by a panel.
 // Versions tried, one core of a 3.3 GHz Xeon, 512 rows, 1024 -> 4096, int8 per channel: one 16 x 16 tile at a time 1.3 TOP/s, without
 // any scales 1.5 (a tile that is cleared waits for its last product: 140 cycles for 32 of multiplying).
 // Knows: tiles, panels, one task. Does not know: how tasks are split (qlinear.h).
@@ -91,75 +91,114 @@ struct SectionEnd {
     }
 };
 
-// The scales of a section. `kStart`: sums begin with what stands in the rows' sums.
+// The scales of a section, put on a row at a time. `kStart`: sums begin with what stands in the rows' sums.
 template <class P, int kSections, bool kStart>
-inline void put_scales(const SectionEnd& end) {
-    constexpr bool kWhole = kSections == 1;
+struct Scaling {
+    static constexpr bool kWhole = kSections == 1;
+    const int32_t* sums;
+    const float *x_scales, *starts;  // of the first block
+    int64_t block_bytes;
+    float *f, *acc;
+    bool first, last;
     Vec scale[3], offset[3];
-    for (int v = 0; v < 3; ++v) {
-        if constexpr (P::kScales == Scales::channel) continue;
-        const auto* at = reinterpret_cast<const uint16_t*>(end.scales) + kLanes * v;
-        scale[v] = load_bf16(at);
-        if constexpr (P::kScales == Scales::offset) offset[v] = load_bf16(at + kPanel);
-    }
-    const int32_t* sums = end.sums;
-    float *f = end.f, *acc = end.acc;
-    const bool first = end.first, last = end.last;
-    for (int64_t row = 0; row < end.rows; row += kTileRows16) {
-        const float* x_scale = end.x_scales(row);
-        const float* start = x_scale + 16 * (1 + end.section);
-        const int64_t n = smaller(end.rows - row, kTileRows16);
-        for (int64_t r = 0; r < n; ++r, ++x_scale, ++start, sums += kPanel, f += kWhole ? 0 : kPanel, acc += kPanel) {
-#pragma GCC unroll 3
-            for (int v = 0; v < 3; ++v) {
-                Ints sum = {_mm512_load_si512(sums + kLanes * v)};
-                if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_castps_si512(_mm512_set1_ps(*start)));
-                Vec value = as_float(sum);
-                if constexpr (P::kScales != Scales::channel) {
-                    value = kWhole ? mul(value, scale[v]) : fma(value, scale[v], first ? zero() : load(f + kLanes * v));
-                }
-                if constexpr (P::kScales == Scales::offset) value = fma(offset[v], set1(*start), value);
-                if (kWhole || last) store(acc + kLanes * v, fma(value, set1(*x_scale), load(acc + kLanes * v)));
-                else store(f + kLanes * v, value);
-            }
+
+    inline __attribute__((always_inline)) explicit Scaling(const SectionEnd& end)
+        : sums(end.sums), x_scales(end.x_scales(0)), starts(x_scales + 16 * (1 + (kWhole ? 0 : end.section))), block_bytes(end.block_bytes),
+          f(end.f), acc(end.acc), first(end.first), last(end.last) {
+        if constexpr (P::kScales == Scales::channel) return;
+        for (int v = 0; v < 3; ++v) {
+            const auto* at = reinterpret_cast<const uint16_t*>(end.scales) + kLanes * v;
+            scale[v] = load_bf16(at);
+            if constexpr (P::kScales == Scales::offset) offset[v] = load_bf16(at + kPanel);
         }
     }
+
+    // What a row has in `of` (x_scales or starts).
+    inline __attribute__((always_inline)) Vec of_row(const float* of, int row) const {
+        const char* const block = reinterpret_cast<const char*>(of) + (row < kTileRows16 ? 0 : block_bytes);
+        return set1(reinterpret_cast<const float*>(block)[row % kTileRows16]);
+    }
+
+    inline __attribute__((always_inline)) void put(int row) const {
+        const Vec x_scale = of_row(x_scales, row), start = kStart || P::kScales == Scales::offset ? of_row(starts, row) : zero();
+        float *const to = acc + row * kPanel, *const within = kWhole ? to : f + row * kPanel;
+#pragma GCC unroll 3
+        for (int v = 0; v < 3; ++v) {
+            Ints sum = {_mm512_load_si512(sums + row * kPanel + kLanes * v)};
+            if constexpr (kStart) sum.v = _mm512_add_epi32(sum.v, _mm512_castps_si512(start.v));
+            Vec value = as_float(sum);
+            if constexpr (P::kScales != Scales::channel) {
+                value = kWhole ? mul(value, scale[v]) : fma(value, scale[v], first ? zero() : load(within + kLanes * v));
+            }
+            if constexpr (P::kScales == Scales::offset) value = fma(offset[v], start, value);
+            if (kWhole || last) store(to + kLanes * v, fma(value, x_scale, load(to + kLanes * v)));
+            else store(within + kLanes * v, value);
+        }
+    }
+
+    // Rows of share kShare of kShares of two blocks.
+    template <int kShare, int kShares>
+    inline __attribute__((always_inline)) void share() const {
+#pragma GCC unroll 8
+        for (int row = kShare * kPairRows / kShares; row < (kShare + 1) * kPairRows / kShares; ++row) put(row);
+    }
+};
+
+template <class P, int kSections, bool kStart>
+inline void put_scales(const SectionEnd& end) {
+    if (end.rows == 0) return;
+    const Scaling<P, kSections, kStart> scaling(end);
+    for (int row = 0; row < end.rows; ++row) scaling.put(row);
 }
 
-// One step of 64 or 32 inputs for one or two blocks of rows.
-template <bool kTwo, bool kSigned>
-inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const char* a1, const char* b, Ahead& ahead) {
+// Nothing to do meanwhile.
+struct Idle {
+    template <int kShare, int kShares>
+    inline __attribute__((always_inline)) void share() const {}
+};
+
+// One step of 64 or 32 inputs for one or two blocks of rows. Behind each product a share of `meanwhile`, from kShare on of kShares: a core
+// looks no further ahead than some four products (75 cycles), and what stands behind all of them waits for all of them.
+template <bool kTwo, bool kSigned, int kShare, int kShares, class Meanwhile>
+inline __attribute__((always_inline)) void step_of_bytes(const char* a0, const char* a1, const char* b, Ahead& ahead, const Meanwhile& meanwhile) {
     load_tile<6>(b, 4 * kPanel);
     load_tile<7>(a0, kTileRowBytes);
     multiply_bytes<0, 7, 6, kSigned>();
     ahead.fetch();
+    meanwhile.template share<kShare, kShares>();
     if constexpr (kTwo) {
         load_tile<7>(a1, kTileRowBytes);
         multiply_bytes<3, 7, 6, kSigned>();
         ahead.fetch();
+        meanwhile.template share<kShare + 1, kShares>();
     }
     load_tile<6>(b + 64, 4 * kPanel);
     if constexpr (kTwo) {
         multiply_bytes<4, 7, 6, kSigned>();
         ahead.fetch();
+        meanwhile.template share<kShare + 2, kShares>();
         load_tile<7>(a0, kTileRowBytes);
     }
     multiply_bytes<1, 7, 6, kSigned>();
     ahead.fetch();
+    meanwhile.template share<kShare + 3, kShares>();
     load_tile<6>(b + 128, 4 * kPanel);
     multiply_bytes<2, 7, 6, kSigned>();
     ahead.fetch();
+    meanwhile.template share<kShare + 4, kShares>();
     if constexpr (kTwo) {
         load_tile<7>(a1, kTileRowBytes);
         multiply_bytes<5, 7, 6, kSigned>();
         ahead.fetch();
+        meanwhile.template share<kShare + 5, kShares>();
     }
 }
 
 // Products of a section, into tiles: `a` are its inputs in the group of the first block.
-template <int kSections, bool kTwo, bool kSigned>
-inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b, Ahead& ahead) {
-    constexpr int64_t kSteps = kInputGroup / kSections / kDeep<kSections>;
+template <int kSections, bool kTwo, bool kSigned, class Meanwhile>
+inline __attribute__((always_inline)) void sum_section(const char* a, int64_t block_bytes, const char* b, Ahead& ahead, const Meanwhile& meanwhile) {
+    constexpr int kSteps = int(kInputGroup / kSections / kDeep<kSections>), kShares = 6 * kSteps;
+    static_assert(kSteps == 1 || kSteps == 2);
     clear_tile<0>();
     clear_tile<1>();
     clear_tile<2>();
@@ -168,9 +207,10 @@ inline __attribute__((always_inline)) void sum_section(const char* a, int64_t bl
         clear_tile<4>();
         clear_tile<5>();
     }
-    for (int64_t i = 0; i < kSteps; ++i) {
-        const char* const a0 = a + i * kTileBytes;
-        step_of_bytes<kTwo, kSigned>(a0, a0 + block_bytes, b + i * kDeep<kSections> * kPanel, ahead);
+    step_of_bytes<kTwo, kSigned, 0, kShares>(a, a + block_bytes, b, ahead, meanwhile);
+    if constexpr (kSteps == 2) {
+        a += kTileBytes;
+        step_of_bytes<kTwo, kSigned, 6, kShares>(a, a + block_bytes, b + kDeep<kSections> * kPanel, ahead, meanwhile);
     }
 }
 
@@ -235,9 +275,13 @@ void tiled_group(const TiledTask<P>& t, const TiledGroup& g, Ahead& to_fetch, Se
             const char* const inputs = a + s * kInputs / 64 * kTileBytes + s * kInputs % 64;
             const char* const b = g.b + s * kInputs * kPanel;
             const bool two = t.rows - row > kTileRows16;
-            if (two) sum_section<kSections, true, kSigned>(inputs, block_bytes, b, ahead);
-            else sum_section<kSections, false, kSigned>(inputs, block_bytes, b, ahead);
-            if (before.rows > 0) put_scales<P, kSections, kStart>(before);
+            if (two && before.rows == kPairRows) {
+                sum_section<kSections, true, kSigned>(inputs, block_bytes, b, ahead, Scaling<P, kSections, kStart>(before));
+            } else {
+                if (two) sum_section<kSections, true, kSigned>(inputs, block_bytes, b, ahead, Idle());
+                else sum_section<kSections, false, kSigned>(inputs, block_bytes, b, ahead, Idle());
+                put_scales<P, kSections, kStart>(before);
+            }
             if (two) store_section<true>(end.sums);
             else store_section<false>(end.sums);
             end.group = a;
