@@ -105,15 +105,28 @@ void each_place(const TiledSplit& split, int64_t chunk, const F& f) {
     }
 }
 
+// A panel of int4 widened, for the tasks on it, where it fits.
+template <class P>
+struct Widened {
+    static constexpr int64_t kMost = P::kBits == 4 ? 1 << 19 : 0;
+    alignas(64) char bytes[kMost > 0 ? kMost : 64];
+
+    char* of(const QFormat& format, const TiledPlace& at) {
+        return at.num_shares > 1 && ceil_div(format.k, kInputGroup) * kInputGroup * kPanel <= kMost ? bytes : nullptr;
+    }
+};
+
 // Sums of a task in acc; those of the task before are written meanwhile.
 template <class P>
-TiledOut<P> tiled_panel(const Linear& g, const QFormat& format, const char* a, const TiledPlace& at, float* acc, TiledOut<P>& before) {
+TiledOut<P> tiled_panel(const Linear& g, const QFormat& format, const char* a, const TiledPlace& at, float* acc, TiledOut<P>& before,
+                        Widened<P>& widened) {
     const int64_t panel_bytes = q_panel_bytes(format), share = panel_bytes / at.num_shares / 64 * 64;
     const uint8_t* const w = static_cast<const uint8_t*>(g.weight) + at.panel * panel_bytes;
     const char* const ahead = reinterpret_cast<const char*>(w) + (at.num_shares == 1 ? kBytesAhead : panel_bytes + at.share * share);
     const TiledOut<P> out{acc, out_of(g, format, at.panel, at.first), at.rows, 0, past_caches(g, at.panel)};
     const char* const rows = a + TiledRows(format, g.rows).begin(at.first);
-    any_tiled_task<P>({format, q_section(format), rows, w, at.rows, acc, ahead, at.num_shares, out, before});
+    char* const wide = widened.of(format, at);
+    any_tiled_task<P>({format, q_section(format), rows, w, at.rows, acc, ahead, at.num_shares, out, before, wide, wide && at.share > 0});
     return out;
 }
 
@@ -126,12 +139,13 @@ void q_linear_tiles(Runtime& runtime, const Linear& g, char* scratch, const Made
     const TileConfig config = byte_tiles(q_section(format), g.rows);
     parallel(runtime.pool, split.num_chunks(), [&](int64_t chunk) {
         alignas(64) float sums[2][kTiledRows * kPanel];
+        Widened<P> widened;
         TiledOut<P> before{};
         TiledPlace last{};
         int now = 0;
         begin_tiles(config);
         each_place(split, chunk, [&](const TiledPlace& at) {
-            before = tiled_panel<P>(g, format, scratch, at, sums[now ^= 1], before);
+            before = tiled_panel<P>(g, format, scratch, at, sums[now ^= 1], before, widened);
             if (last.rows > 0) made(last.panel, last.first, last.rows);
             last = at;
         });

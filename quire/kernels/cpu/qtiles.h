@@ -1,8 +1,8 @@
 // Products of many rows with int8 and int4 weights on AMX tiles: the operations of qgemm.h in their order, so the same bits.
 //
 // Integer sums of a section are exact in any order; tiles make them for 16 rows and 16 columns, and the scales are put on them by
-// vectors. int8 lies in a panel as tiles want it (pack.h), three lines apart, unsigned; int4 is widened for all rows of a task into a
-// buffer in L1, signed, so that its sums begin with zero.
+// vectors. int8 lies in a panel as tiles want it (pack.h), three lines apart, unsigned; int4 is widened into a buffer, a group at a time in
+// L1 for the only task on its panel, the whole panel in L2 for many; signed, so that its sums begin with zero.
 // For each group of inputs, each 32 rows, each section: products into six tiles (0 to 5; 6 takes weights, 7 inputs), between them the
 // scales of the section before, which the processor does meanwhile. Sums in float32 are in L1: kTiledRows rows by a panel.
 // Versions tried, one core of a 3.3 GHz Xeon, 512 rows, 1024 -> 4096, int8 per channel: one 16 x 16 tile at a time 1.3 TOP/s, without
@@ -59,6 +59,8 @@ struct TiledTask {
     int64_t num_shares;
     const TiledOut<P>& out;  // where these sums will go
     TiledOut<P>& before;     // sums to be written meanwhile
+    char* wide;              // where int4 is kept widened for the tasks of a panel, a group behind the other; null: nowhere
+    bool widened;            // it is there
 };
 
 constexpr int64_t kPairRows = 2 * kTileRows16;
@@ -316,7 +318,8 @@ void tiled_task(const TiledTask<P>& t) {
     for (int64_t k = 0; k < t.format.k; k += kInputGroup, a += group_bytes) {
         const int64_t length = smaller(t.format.k - k, kInputGroup);
         const uint8_t* scales = P::kScales == Scales::channel ? t.w : t.w + q_scales_at(t.format, k);
-        const char* b = bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, buffer);
+        char* const to = t.wide ? t.wide + k * kPanel : buffer;
+        const char* b = t.widened ? to : bytes_of_group<P>(t.w + q_weights_at(t.format, k), length, t.format.symmetric, to);
         const int num_sections = int(ceil_div(length, t.section));
         tiled_group<P, kSections>(t, {a, b, scales, num_sections, rows, wanted}, ahead, ends, now, f);
         wanted += num_sections * passes * rows;
