@@ -90,9 +90,34 @@ inline void store_scores(int tile, float* sums, int stride) {
     if constexpr (kTiles > 3) store_tile<3>(to + 3 * next, 4 * stride);
 }
 
-// Two tiles of keys against two blocks of rows, or four against one; kTiles: how many of them there are.
+// scores[rows][kKeyTile] = sums[tokens][stride] turned over, for rows [row, row + 16) of a tile.
+inline void turn_block(int rows, int tile, int row, const float* sums, int stride, float* scores) {
+    alignas(64) uint32_t turned[kBlockRows * kTileTokens];
+    const auto* const from = reinterpret_cast<const uint32_t*>(sums + tile * kTileTokens * stride + row);
+    auto* const to = reinterpret_cast<uint32_t*>(scores + row * kKeyTile + tile * kTileTokens);
+    if (rows - row >= kBlockRows) return turn<true>(from, stride, 15, to, kKeyTile);
+    turn<true>(from, stride, 15, turned, kTileTokens);
+    for (int r = 0; r < rows - row; ++r) memcpy(to + r * kKeyTile, turned + r * kTileTokens, 64);
+}
+
+// Sums of two blocks of rows that wait to be turned: block i is of tile i / 2.
+struct Turning {
+    int rows;
+    const float* sums;
+    float* scores;
+    int next, end;
+
+    inline void one() {
+        if (next == end) return;
+        turn_block(rows, next / 2, next % 2 * kBlockRows, sums, kTileRows, scores);
+        ++next;
+    }
+};
+
+// Two tiles of keys against two blocks of rows, or four against one; kTiles: how many of them there are. Meanwhile sums of those before are
+// turned.
 template <int kTiles, bool kTwoBlocks>
-inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums, int stride) {
+inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums, int stride, Turning& turning) {
     alignas(64) uint32_t last[4][kTileBytes / 4];
     Awake awake;
     const uint32_t* q = work.keys + first;
@@ -122,33 +147,26 @@ inline void score_tiles(const Work<Bf16>& work, int first, int tile, float* sums
             load_tile<5>(piece_of_keys(work, tile + 3, w, last[3]), kTileRowBytes);
             multiply_pairs<3, 5, 6>();
         }
-        awake.keep<4>();
+        if constexpr (kTwoBlocks) turning.one();
+        else awake.keep<4>();
     }
     store_scores<kTiles, kTwoBlocks>(tile, sums, stride);
+    turning.end += kTwoBlocks ? 2 * kTiles : 0;
 }
 
-// scores[rows][kKeyTile] = sums[16 num_tiles][stride], turned over.
+// All tiles of one block of rows.
 inline void turn_scores(int rows, int num_tiles, const float* sums, int stride, float* scores) {
-    alignas(64) uint32_t turned[kBlockRows * kTileTokens];
     const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    for (int i = 0; i < num_tiles; ++i, sums += kTileTokens * stride, scores += kTileTokens) {
-        if (stride == 2) {
-            const __m512 low = _mm512_load_ps(sums), high = _mm512_load_ps(sums + 16);
-            store(scores, Vec{_mm512_permutex2var_ps(low, even, high)});
-            if (rows == 2) store(scores + kKeyTile, Vec{_mm512_permutex2var_ps(low, odd, high)});
+    for (int i = 0; i < num_tiles; ++i) {
+        if (stride > 2) {
+            turn_block(rows, i, 0, sums, stride, scores);
             continue;
         }
-        for (int row = 0; row < rows; row += kBlockRows) {
-            const auto* from = reinterpret_cast<const uint32_t*>(sums + row);
-            auto* const to = reinterpret_cast<uint32_t*>(scores + row * kKeyTile);
-            if (rows - row >= kBlockRows) {
-                turn<true>(from, stride, 15, to, kKeyTile);
-            } else {
-                turn<true>(from, stride, 15, turned, kTileTokens);
-                for (int r = 0; r < rows - row; ++r) memcpy(to + r * kKeyTile, turned + r * kTileTokens, 64);
-            }
-        }
+        float* const to = scores + i * kTileTokens;
+        const __m512 low = _mm512_load_ps(sums + i * 32), high = _mm512_load_ps(sums + i * 32 + 16);
+        store(to, Vec{_mm512_permutex2var_ps(low, even, high)});
+        if (rows == 2) store(to + kKeyTile, Vec{_mm512_permutex2var_ps(low, odd, high)});
     }
 }
 
@@ -157,16 +175,18 @@ inline void score_rows(Work<Bf16>& work, int first, int end, int num_tiles) {
     alignas(64) float sums[kKeyTile * kTileRows];
     const int rows = end - first, stride = rows <= 2 ? 2 : rows <= kBlockRows ? kBlockRows : kTileRows;
     begin_tiles(tiles_of_scores(rows));
+    Turning turning{rows, sums, work.scores + first * kKeyTile, 0, 0};
     int tile = 0;
     if (rows > kBlockRows) {
-        for (; tile + 2 <= num_tiles; tile += 2) score_tiles<2, true>(work, first, tile, sums, stride);
-        if (tile < num_tiles) score_tiles<1, true>(work, first, tile, sums, stride);
+        for (; tile + 2 <= num_tiles; tile += 2) score_tiles<2, true>(work, first, tile, sums, stride, turning);
+        if (tile < num_tiles) score_tiles<1, true>(work, first, tile, sums, stride, turning);
     } else {
-        for (; tile + 4 <= num_tiles; tile += 4) score_tiles<4, false>(work, first, tile, sums, stride);
-        for (; tile < num_tiles; ++tile) score_tiles<1, false>(work, first, tile, sums, stride);
+        for (; tile + 4 <= num_tiles; tile += 4) score_tiles<4, false>(work, first, tile, sums, stride, turning);
+        for (; tile < num_tiles; ++tile) score_tiles<1, false>(work, first, tile, sums, stride, turning);
     }
     end_tiles();
-    turn_scores(rows, num_tiles, sums, stride, work.scores + first * kKeyTile);
+    if (rows <= kBlockRows) turn_scores(rows, num_tiles, sums, stride, work.scores + first * kKeyTile);
+    while (turning.next < turning.end) turning.one();
 }
 
 // ---- softmax ----------------------------------------------------------------------------------------------------------
