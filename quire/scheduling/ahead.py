@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Callable
 
 from quire.scheduling.growth import OutputLengths, bucket_of, peak_growth
 from quire.scheduling.survival import HORIZONS, Usage
@@ -17,31 +18,45 @@ Future = tuple[int, int, int]
 
 
 class Ahead:
-    """`num_promised` blocks for what is owed now, and then what `futures` say; before any answer has ended `guess` is
-    how long they are taken to be."""
+    """`num_seats` run, take `num_promised` blocks for what they owe now, may still draw `num_left` tokens, and then go
+    on as `futures()` says, which is asked only where not all of that fits; before any answer has ended `guess` is how
+    long answers are taken to be."""
 
-    __slots__ = ("_futures", "_guess", "_known", "_lengths", "_num_left", "_size", "_usage", "num_promised")
+    __slots__ = (
+        "_begun", "_futures", "_guess", "_known", "_lengths", "_num_left", "_num_seats", "_size", "_usage",
+        "num_promised",
+    )  # fmt: skip
 
     def __init__(
-        self, num_promised: int, futures: list[Future], lengths: OutputLengths, block_size: int, guess: int
+        self,
+        num_seats: int,
+        num_promised: int,
+        num_left: int,
+        futures: Callable[[], list[Future]],
+        lengths: OutputLengths,
+        block_size: int,
+        guess: int,
     ) -> None:
         self.num_promised = num_promised
+        self._num_seats = num_seats
         self._futures = futures
+        self._begun: list[Future] = []  # since it was made
         self._lengths = lengths
         self._size = block_size
         self._guess = guess
-        self._num_left = sum([future[0] for future in futures])
+        self._num_left = num_left
         self._known: list[tuple[int, int]] | None = None  # until it is asked for: mostly all of it fits
         self._usage: Usage | None = None  # of the others, None where there are none
 
     def __bool__(self) -> bool:
         """False if nobody runs."""
-        return bool(self._futures)
+        return self._num_seats > 0
 
     def add(self, num_promised: int, future: Future, count: int) -> None:
         """`count` more run."""
         self.num_promised += num_promised
-        self._futures += [future] * count
+        self._num_seats += count
+        self._begun += [future] * count
         self._num_left += count * future[0]
         if self._known is not None:
             self._known, self._usage = self._with(self._known, future, count)
@@ -69,8 +84,9 @@ class Ahead:
         return known, usage
 
     def _parted(self) -> tuple[list[tuple[int, int]], Usage | None]:
-        known = [(num_left, num_held) for num_left, num_held, num_drawn in self._futures if num_drawn < 0]
-        guessed = [future for future in self._futures if future[2] >= 0]
+        futures = self._futures() + self._begun
+        known = [(num_left, num_held) for num_left, num_held, num_drawn in futures if num_drawn < 0]
+        guessed = [future for future in futures if future[2] >= 0]
         return known, self._expected(guessed) if guessed else None
 
     def _expected(self, guessed: list[Future]) -> Usage:

@@ -184,8 +184,11 @@ class Entry:
         return growth <= room or growth <= room + self._num_behind(hits)
 
     def _ahead(self, present: list[Seat]) -> Ahead:
+        seats = present.copy()  # who is admitted meanwhile is added
+        num_left = sum([seat.last_len - len(seat.tokens) for seat in seats])
         size = self._limits.block_size
-        return Ahead(self._num_promised(present), self._futures(present), self.lengths, size, self._guess)
+        promised = self._num_promised(seats)
+        return Ahead(len(seats), promised, num_left, lambda: self._futures(seats), self.lengths, size, self._guess)
 
     def _futures(self, seats: list[Seat]) -> list[Future]:
         size, futures = self._limits.block_size, []

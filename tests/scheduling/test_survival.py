@@ -23,6 +23,11 @@ def learnt(lengths: list[int], running: list[int] | None = None, guess: int = 64
     return seen.survival(Counter(bucket_of(each + 1) for each in running or []), guess)
 
 
+def ahead_of(futures: list[Future], lengths: OutputLengths, block_size: int, guess: int) -> Ahead:
+    num_left = sum(left for left, _, _ in futures)
+    return Ahead(len(futures), 0, num_left, lambda: futures.copy(), lengths, block_size, guess)
+
+
 def test_before_anything_is_known_nobody_ends_before_the_guess() -> None:
     ahead = learnt([], guess=1024).ahead(bucket_of(1))
     assert {share for more, share in zip(HORIZONS, ahead, strict=True) if more < 1000} == {1.0}
@@ -77,7 +82,7 @@ def test_shares_fall_and_nobody_wants_more_than_all_that_it_may_draw(
     for length in ended:
         lengths.record(length)
     futures: list[Future] = list(running)
-    growth = Ahead(0, futures[:-1], lengths, 16, guess).growth(futures[-1], 1, 0)
+    growth = ahead_of(futures[:-1], lengths, 16, guess).growth(futures[-1], 1, 0)
     assert 0 <= growth <= sum(left for left, _, _ in futures) // 16
 
 
@@ -85,7 +90,7 @@ def test_shares_fall_and_nobody_wants_more_than_all_that_it_may_draw(
 @given(st.lists(st.tuples(st.integers(1, 300), st.integers(0, 60)), min_size=1, max_size=12), st.integers(1, 3))
 def test_known_lengths_are_counted_exactly(running: list[tuple[int, int]], count: int) -> None:
     *futures, last = [(left, held, -1) for left, held in running]
-    growth = Ahead(0, futures, OutputLengths(), 1, 64).growth(last, count, 0)
+    growth = ahead_of(futures, OutputLengths(), 1, 64).growth(last, count, 0)
     assert growth == peak_growth([(left, held) for left, held, _ in [*futures, *[last] * count]], 1)
 
 
@@ -94,10 +99,10 @@ def test_one_added_is_one_from_the_start() -> None:
     for length in range(1, 500, 7):
         lengths.record(length)
     first, second, third = (PLENTY, 20, 30), (400, 9, 3), (PLENTY, 4, 120)
-    begun = Ahead(0, [first, third], lengths, 16, 64)
+    begun = ahead_of([first, third], lengths, 16, 64)
     begun.growth(second, 1, 0)
     begun.add(0, second, 2)
-    whole = Ahead(0, [first, third, second, second], lengths, 16, 64)
+    whole = ahead_of([first, third, second, second], lengths, 16, 64)
     assert begun.growth(third, 1, 0) == pytest.approx(whole.growth(third, 1, 0), abs=4), (
         "who came does not change shares"
     )
