@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from math import inf
 
 import pytest
 from typer.testing import CliRunner
 
-from quire.cli.bench.overload_load import OverloadLoad, prediction_errors, resident_bytes, verdict
+from quire.cli.bench.overload_load import OverloadLoad, full_rate, prediction_errors, resident_bytes, verdict
 from quire.cli.main import app
-from quire.errors import InvalidSetting
+from quire.errors import InvalidSetting, StartError
 
 FAMILY = "step_prediction_error_ratio"
 
@@ -35,6 +36,17 @@ def test_goodput_counts_for_the_time_in_which_was_asked() -> None:
     assert verdict(figures, 2.0, 2.0) == {"goodput_share": pytest.approx(1.9 * 102 / 100 / 2), "met": True}
     assert verdict(figures, 2.0, 1.8)["met"] is False
     assert verdict(figures | {"ttft_s": None}, 0.0, 1.8) == {"goodput_share": None, "met": None}
+
+
+def test_a_server_that_fills_up_is_not_measured() -> None:
+    """Two begin a second, each for 30 s: sixty are under way from 30 s on."""
+    slow = [(0.5 * number, 30 + 0.5 * number if number < 140 else inf) for number in range(200)]
+    assert full_rate(slow, 100.0) == pytest.approx(2.0, rel=0.06)  # 54 are nearly 60
+    quick = [(0.1 * number, 1.0 + 0.1 * number) for number in range(1000)]
+    assert full_rate(quick, 40.0) == pytest.approx(10.0, rel=0.01)  # a quarter of the time is left out at least
+    for few in ([], slow, [(1.0, 2.0)] * 30):
+        with pytest.raises(StartError, match="not full for long enough"):
+            full_rate(few, 32.0)
 
 
 def test_memory_of_a_process() -> None:

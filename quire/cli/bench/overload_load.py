@@ -2,7 +2,7 @@
 
 Knows: when what is sent, and what each figure means. Does not know: HTTP (`lean_client.py`), or which server it is.
 
-    saturation   |-- lead --|---- answers a second, nobody in a hurry ----|  all connections end
+    saturation   |-- until it is full --|-- answers a second --|  nobody is in a hurry; all connections end
     overload                                                                |---- times that, each with a deadline ----|
 """
 
@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import inf
 from pathlib import Path
 from random import Random
@@ -26,9 +27,11 @@ from quire.cli.bench.http_client import Outcome, Target
 from quire.cli.bench.lean_client import LeanClient
 from quire.cli.bench.serve import introduce
 from quire.cli.bench.workload import Ask, Sizes, TextMaker, made_up
-from quire.errors import InvalidSetting
+from quire.errors import InvalidSetting, StartError
 
-LEAD_SHARE = 0.25  # of the time for saturation: until the house is full
+LEAD_SHARE = 0.25  # of the time for saturation: not measured in any case, and measured at least
+FULL_SHARE = 0.9  # of the most that were ever under way
+LEAST_ENDS = 10  # answers that saturation is told from
 REST_S = 3.0
 LOOK_S = 5.0
 ERRORS = {"step": "step_prediction_error_ratio", "ttft": "time_to_first_token_prediction_error_ratio"}
@@ -110,11 +113,33 @@ async def _saturation(target: Target, load: OverloadLoad, text: TextMaker) -> fl
     sending = asyncio.create_task(open_loop.run(asks, send))
     await asyncio.sleep(load.saturation_seconds)
     end_s = time.perf_counter() - begin
-    done = [each.end_s for each in seen if each.end_s and each.failure is None]
+    answers = [(each.chunk_s[0], each.end_s or inf) for each in seen if each.chunk_s and each.failure is None]
     client.close()
     sending.cancel()
-    begin_s = LEAD_SHARE * end_s
-    return sum(begin_s <= at_s < end_s for at_s in done) / (end_s - begin_s)
+    return full_rate(answers, end_s)
+
+
+def full_rate(answers: Sequence[tuple[float, float]], end_s: float) -> float:
+    """Answers a second, until `end_s`, of a server that was empty at 0 and has been asked for too much since.
+
+    `answers` are (first text, end) in seconds, infinity for what has not ended. While a server fills, less ends than
+    begins; so it is measured from when nearly as many were under way as ever were. Raises `StartError` where too
+    little time is left then.
+    """
+    moves = sorted((at_s, change) for begin, end in answers for at_s, change in ((begin, 1), (end, -1)) if at_s < end_s)
+    under_way = list(accumulate(change for _, change in moves))
+    nearly = FULL_SHARE * max(under_way, default=0)
+    full_s = next((at_s for (at_s, _), count in zip(moves, under_way, strict=True) if count >= nearly), end_s)
+    begin_s = max(LEAD_SHARE * end_s, full_s)
+    count = sum(begin_s <= end < end_s for _, end in answers)
+    if count < LEAST_ENDS or end_s - begin_s < LEAD_SHARE * end_s:
+        raise StartError(
+            "the server was not full for long enough to tell what it can do",
+            got=f"{count} answers in the last {end_s - begin_s:.1f} of {end_s:.1f} s",
+            allowed=f"{LEAST_ENDS} answers or more, in a quarter of the time or more",
+            hint="Try a longer --saturation-seconds, or a higher --rate.",
+        )
+    return count / (end_s - begin_s)
 
 
 async def _overload(target: Target, load: OverloadLoad, text: TextMaker, rate: float) -> list[Outcome]:
