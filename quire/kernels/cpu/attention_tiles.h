@@ -98,7 +98,7 @@ inline void copy_some(const uint32_t* from, int stride, int num_tokens, uint32_t
 
 // Values of a product, of the first `limit` keys of the tile, zeros from there on: [16 words][kWidth] from dim `dim` on. Meanwhile the
 // next tiles' are fetched.
-template <int kWidth>
+template <int kWidth, bool kFetch>
 inline void copy_values(const Work<Bf16>& work, int product, int limit, int dim, uint32_t* values) {
     constexpr int kWordsPerTile = kTileTokens / 2;
     for (int half = 0; half < 2; ++half, values += kWordsPerTile * kWidth) {
@@ -113,7 +113,7 @@ inline void copy_values(const Work<Bf16>& work, int product, int limit, int dim,
         } else {
             copy_some<kWidth>(from, work.padded_dim, num_tokens, values);
         }
-        if (page >= work.num_next) continue;
+        if (!kFetch || page >= work.num_next) continue;
         const uint32_t* const next = work.next[page] + work.k_words + dim;
 #pragma GCC unroll 8
         for (int word = 0; word < kWordsPerTile; ++word) {
@@ -136,10 +136,11 @@ struct ValuePass {
 template <int kTiles, bool kTwoBlocks>
 inline void weigh_dims(const ValuePass& p, int dim, uint32_t* (&values)[2], bool primed, bool more) {
     constexpr int kStride = kKeyTile / 2, kWidth = 16 * kTiles;
+    constexpr bool kFetch = !kTwoBlocks;
     const int width = p.work.padded_dim;
     Awake awake;
     float *const acc = p.acc + dim, *const below = acc + kBlockRows * width;
-    if (!primed) copy_values<kWidth>(p.work, 0, p.limit, dim, values[0]);
+    if (!primed) copy_values<kWidth, kFetch>(p.work, 0, p.limit, dim, values[0]);
     load_tile<0>(acc, 4 * width);
     if constexpr (kTiles > 1) load_tile<1>(acc + 16, 4 * width);
     if constexpr (kTwoBlocks) load_tile<2>(below, 4 * width);
@@ -147,8 +148,8 @@ inline void weigh_dims(const ValuePass& p, int dim, uint32_t* (&values)[2], bool
     if constexpr (kTiles > 2) load_tile<2>(acc + 32, 4 * width);
     if constexpr (kTiles > 3) load_tile<3>(acc + 48, 4 * width);
     for (int i = 0; i * kProductTokens < p.limit; ++i) {
-        if ((i + 1) * kProductTokens < p.limit) copy_values<kWidth>(p.work, i + 1, p.limit, dim, values[1]);
-        else if (more) copy_values<kWidth>(p.work, 0, p.limit, dim + kWidth, values[1]);
+        if ((i + 1) * kProductTokens < p.limit) copy_values<kWidth, kFetch>(p.work, i + 1, p.limit, dim, values[1]);
+        else if (more) copy_values<kWidth, kFetch>(p.work, 0, p.limit, dim + kWidth, values[1]);
         const uint32_t* const b = values[0];
         load_tile<4>(p.weights + i * kProductWords, 4 * kStride);
         if constexpr (kTwoBlocks) load_tile<5>(p.weights + kBlockRows * kStride + i * kProductWords, 4 * kStride);
